@@ -1,0 +1,72 @@
+"""The specification of a training job: the one file that the training container reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tollgate.errors import BadInputError, Problem
+
+
+class TrainingSpec(BaseModel):
+    """Everything a training container needs to know; paths are the same inside and outside of it."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    job_name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,199}$", description="Unique name, also of the job folder.")
+    base_model: Path = Field(description="Folder of the base model: config.json, tokenizer, safetensors.")
+    dataset: Path = Field(description="Folder of the dataset version: train.parquet and validation.parquet.")
+    dataset_reference: str = Field(description="The same version as people write it, for example highway@v3.")
+    output: Path = Field(description="The job folder: checkpoints, progress.jsonl, result.json are written here.")
+
+    method: Literal["full", "lora", "qlora"] = Field("lora", description="Which weights are trained.")
+    lora_rank: int = Field(16, ge=1, le=512, description="Rank of the adapter.")
+    lora_alpha: int = Field(32, ge=1, le=1024, description="Scale of the adapter; the update counts alpha / rank.")
+    lora_dropout: float = Field(0.0, ge=0.0, lt=1.0, description="Dropout before the adapter.")
+    target_modules: str | list[str] = Field("all-linear", description="Layers that get an adapter.")
+
+    learning_rate: float = Field(2e-4, gt=0.0, le=1.0, description="Peak learning rate.")
+    lr_scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = Field(
+        "cosine", description="How the learning rate falls."
+    )
+    warmup_fraction: float = Field(0.05, ge=0.0, lt=1.0, description="Share of the steps in which the rate rises.")
+    weight_decay: float = Field(0.0, ge=0.0, le=1.0, description="Decay of the weights per step (AdamW).")
+    batch_size: int = Field(4, ge=1, le=4096, description="Rows per device and step.")
+    gradient_accumulation: int = Field(1, ge=1, le=4096, description="Steps added up before the weights change.")
+    epochs: float = Field(3.0, gt=0.0, le=1000.0, description="Passes over the training part.")
+    max_steps: int | None = Field(None, ge=1, description="Stop after this many steps, whatever the epochs.")
+    max_length: int = Field(2048, ge=8, le=1_048_576, description="Longest row in tokens; longer ones are cut.")
+    assistant_only_loss: bool = Field(True, description="Learn from the assistant's turns only.")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="Arithmetic of the training.")
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of everything random.")
+
+    logging_steps: int = Field(10, ge=1, description="Write progress every so many steps.")
+    eval_steps: int = Field(500, ge=1, description="Measure the validation loss every so many steps.")
+    save_steps: int = Field(500, ge=1, description="Save a checkpoint every so many steps.")
+    checkpoints_kept: int = Field(2, ge=1, le=100, description="Checkpoints kept; older ones are deleted.")
+
+    @model_validator(mode="after")
+    def _paths_are_absolute(self) -> Self:
+        for name in ("base_model", "dataset", "output"):
+            if not getattr(self, name).is_absolute():
+                raise ValueError(f"{name} must be an absolute path, found {getattr(self, name)}")
+        return self
+
+
+def parse_spec(values: dict[str, Any]) -> TrainingSpec:
+    """Validate ``values`` as a specification.
+
+    Raises:
+        BadInputError: One problem for each wrong field, all at once, each with its allowed range.
+    """
+    try:
+        return TrainingSpec.model_validate(values)
+    except ValidationError as error:
+        raise BadInputError("The training specification is not valid.", map(_problem, error.errors())) from error
+
+
+def _problem(detail: Any) -> Problem:
+    where = ".".join(map(str, detail["loc"])) or "specification"
+    return Problem(where=where, value=repr(detail["input"])[:200], expected=detail["msg"])
