@@ -1,0 +1,228 @@
+"""A training job from request to record: checked in whole, then written down, before anything heavy starts."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from tollgate.dataset.records import record_version
+from tollgate.dataset.versions import DatasetVersion, resolve
+from tollgate.errors import BadInputError, Problem
+from tollgate.settings import Settings
+from tollgate.store.tables import FinetuningJob
+from tollgate.training.base_model import base_model_problems
+from tollgate.training.spec import TrainingSpec, parse_spec
+
+FORM_FIELDS = frozenset(TrainingSpec.model_fields) - {
+    "job_name",
+    "base_model",
+    "dataset",
+    "dataset_reference",
+    "output",
+}
+"""The fields of a specification that a request may set."""
+
+
+class JobRequest(BaseModel):
+    """What a person, a schedule or a program asks for."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    model_name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$", description="Name of the model; also the route it serves."
+    )
+    dataset: str = Field(description="Dataset version, for example highway@v3 or highway@latest.")
+    base_model: Path | None = Field(None, description="Folder of the base model; empty: the one that vLLM serves.")
+    hyperparameters: dict[str, Any] = Field({}, description="Fields of the training specification.")
+    more_hyperparameters: str = Field("", description="Further fields of the specification, as a JSON object.")
+
+
+class Job(BaseModel):
+    """A job as it stands in ``finetuning_jobs``, in the few words that later stages need."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    id: int
+    name: str
+    model_name: str
+    folder: Path
+    base_model: Path
+    dataset: str
+    dataset_folder: Path
+    dataset_id: int
+    method: Literal["full", "lora", "qlora"]
+
+
+def create_job(session: Session, request: JobRequest, run_id: str, created_by: str, settings: Settings) -> Job:
+    """Check a request as a whole, write ``spec.json`` and the row, and return the job.
+
+    The job's name follows from model and run, so that asking again (a retried task) finds the same job.
+
+    Raises:
+        BadInputError: Everything that is wrong with the request, at once.
+    """
+    name = job_name(request.model_name, run_id)
+    values, problems = merged_hyperparameters(request)
+    version = _resolve(request.dataset, settings, problems)
+    base_model = (request.base_model or settings.served_base_model).resolve()
+    problems += base_model_problems(base_model)
+    problems += _serving_problems(values, base_model, settings)
+    folder = settings.jobs / name
+    spec = _spec(name, values, base_model, version, folder, problems)
+    if problems or spec is None or version is None:
+        raise BadInputError("The job cannot start.", problems)
+    row = _write_row(session, spec, record_version(session, version).id, created_by)
+    _write_spec(spec)
+    return Job(
+        id=row.id,
+        name=name,
+        model_name=request.model_name,
+        folder=folder,
+        base_model=base_model,
+        dataset=spec.dataset_reference,
+        dataset_folder=spec.dataset,
+        dataset_id=row.dataset_id or 0,
+        method=spec.method,
+    )
+
+
+def job_name(model_name: str, run_id: str) -> str:
+    """The name of the job of one run, for example ``highway-router-1f3a9c20e4b7``."""
+    return f"{model_name}-{hashlib.sha256(run_id.encode()).hexdigest()[:12]}"
+
+
+def merged_hyperparameters(request: JobRequest) -> tuple[dict[str, Any], list[Problem]]:
+    """The form's fields and the further ones as one dictionary, with what is wrong about them.
+
+    A field given twice, within the JSON text or in both places, is refused: nobody can know which was meant.
+    """
+    problems: list[Problem] = []
+    further = _parse_further(request.more_hyperparameters, problems)
+    problems += [
+        Problem(f"more_hyperparameters.{name}", repr(further[name]), "a field that the form has not set already")
+        for name in sorted(further.keys() & request.hyperparameters.keys())
+    ]
+    values = {**further, **request.hyperparameters}
+    problems += [
+        Problem(f"hyperparameters.{name}", repr(values[name])[:200], f"one of {', '.join(sorted(FORM_FIELDS))}")
+        for name in sorted(values.keys() - FORM_FIELDS)
+    ]
+    return {name: value for name, value in values.items() if name in FORM_FIELDS}, problems
+
+
+def start_job(session: Session, job_id: int) -> None:
+    """Mark a job as running, from now."""
+    job = session.get_one(FinetuningJob, job_id)
+    job.status, job.start_time, job.end_time = "running", job.start_time or _now(), None
+
+
+def finish_job(session: Session, job_id: int, status: Literal["completed", "failed"]) -> None:
+    """Mark a job as ended, now."""
+    job = session.get_one(FinetuningJob, job_id)
+    job.status, job.end_time = status, _now()
+
+
+def _parse_further(text: str, problems: list[Problem]) -> dict[str, Any]:
+    if not text.strip():
+        return {}
+
+    def refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = [name for name, _ in pairs]
+        problems.extend(
+            Problem(f"more_hyperparameters.{name}", "the field twice", "each field once")
+            for name in sorted({name for name in names if names.count(name) > 1})
+        )
+        return dict(pairs)
+
+    try:
+        value = json.loads(text, object_pairs_hook=refuse_twice)
+    except ValueError as error:
+        problems.append(Problem("more_hyperparameters", repr(text[:100]), f"a JSON object ({error})"))
+        return {}
+    if not isinstance(value, dict):
+        problems.append(Problem("more_hyperparameters", repr(text[:100]), "a JSON object"))
+        return {}
+    return value
+
+
+def _resolve(reference: str, settings: Settings, problems: list[Problem]) -> DatasetVersion | None:
+    try:
+        return resolve(reference, settings.datasets)
+    except BadInputError as error:
+        problems += error.problems or [Problem("dataset", reference, str(error))]
+        return None
+
+
+def _serving_problems(values: dict[str, Any], base_model: Path, settings: Settings) -> list[Problem]:
+    """An adapter must fit the server: made for the base that vLLM serves, its rank no larger than vLLM allows."""
+    if values.get("method", "lora") == "full":
+        return []
+    problems = []
+    if base_model != settings.served_base_model.resolve():
+        problems.append(
+            Problem("base_model", str(base_model), f"the base that vLLM serves: {settings.served_base_model}")
+        )
+    rank = values.get("lora_rank")
+    if isinstance(rank, int) and rank > settings.max_lora_rank:
+        problems.append(Problem("lora_rank", str(rank), f"at most {settings.max_lora_rank}, the largest vLLM accepts"))
+    return problems
+
+
+def _spec(
+    name: str,
+    values: dict[str, Any],
+    base_model: Path,
+    version: DatasetVersion | None,
+    folder: Path,
+    problems: list[Problem],
+) -> TrainingSpec | None:
+    given = {
+        **values,
+        "job_name": name,
+        "base_model": base_model,
+        "dataset": version.folder if version else folder,
+        "dataset_reference": version.reference if version else "",
+        "output": folder,
+    }
+    try:
+        return parse_spec(given)
+    except BadInputError as error:
+        problems += error.problems
+        return None
+
+
+def _write_row(session: Session, spec: TrainingSpec, dataset_id: int, created_by: str) -> FinetuningJob:
+    values = {
+        "job_name": spec.job_name,
+        "base_model": str(spec.base_model),
+        "dataset_id": dataset_id,
+        "method": spec.method,
+        "hyperparameters": spec.model_dump(mode="json", include=set(FORM_FIELDS)),
+        "output_dir": str(spec.output),
+        "checkpoint_dir": str(spec.output / "checkpoints"),
+        "logs_path": str(spec.output / "job.log"),
+        "created_by": created_by,
+    }
+    changed = {name: value for name, value in values.items() if name not in ("job_name", "created_by")}
+    statement = insert(FinetuningJob).values(values).on_conflict_do_update(index_elements=["job_name"], set_=changed)
+    session.execute(statement)
+    return session.scalars(select(FinetuningJob).where(FinetuningJob.job_name == spec.job_name)).one()
+
+
+def _write_spec(spec: TrainingSpec) -> None:
+    spec.output.mkdir(parents=True, exist_ok=True)
+    partial = spec.output / "spec.json.partial"
+    partial.write_text(spec.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    partial.replace(spec.output / "spec.json")
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
