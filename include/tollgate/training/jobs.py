@@ -31,7 +31,7 @@ FORM_FIELDS = frozenset(TrainingSpec.model_fields) - {
 """The fields of a specification that a request may set."""
 
 
-class JobRequest(BaseModel):
+class TrainingRequest(BaseModel):
     """What a person, a schedule or a program asks for."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
@@ -61,7 +61,7 @@ class Job(BaseModel):
     method: Literal["full", "lora", "qlora"]
 
 
-def create_job(session: Session, request: JobRequest, run_id: str, created_by: str, settings: Settings) -> Job:
+def create_job(session: Session, request: TrainingRequest, run_id: str, created_by: str, settings: Settings) -> Job:
     """Check a request as a whole, write ``spec.json`` and the row, and return the job.
 
     The job's name follows from model and run, so that asking again (a retried task) finds the same job.
@@ -99,7 +99,7 @@ def job_name(model_name: str, run_id: str) -> str:
     return f"{model_name}-{hashlib.sha256(run_id.encode()).hexdigest()[:12]}"
 
 
-def merged_hyperparameters(request: JobRequest) -> tuple[dict[str, Any], list[Problem]]:
+def merged_hyperparameters(request: TrainingRequest) -> tuple[dict[str, Any], list[Problem]]:
     """The form's fields and the further ones as one dictionary, with what is wrong about them.
 
     A field given twice, within the JSON text or in both places, is refused: nobody can know which was meant.

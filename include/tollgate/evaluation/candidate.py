@@ -1,0 +1,189 @@
+"""A candidate's evaluation: the same cases to candidate, champion and base, over the server that will serve.
+
+Everything lands in the job's folder ``evaluation/`` first, as it comes; the row and the report are written at the end,
+so that a killed evaluation goes on where it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from tollgate.errors import BadInputError, Problem
+from tollgate.evaluation.cases import read_json_lines
+from tollgate.evaluation.runner import cases_from_dataset, run_cases
+from tollgate.evaluation.scorers import ScoredCase, detect, score_results
+from tollgate.evaluation.summary import EvaluationSummary, summarise
+from tollgate.evaluation.verdict import Verdict, VerdictSettings, judge
+from tollgate.store.tables import ModelEvaluation
+
+WRONG_ANSWERS_KEPT = 50
+"""Wrong answers kept in the table; all answers are in the job's folder and in MLflow."""
+
+
+class Contestants(BaseModel):
+    """The names under which the server serves what is compared.
+
+    Attributes:
+        candidate: The new version.
+        champion: The production version, if there is one.
+        base: The model before any training; null where the server does not serve it.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    candidate: str
+    champion: str | None = None
+    base: str | None = None
+
+
+class CandidateEvaluation(BaseModel):
+    """Figures of all contestants on one test part."""
+
+    contestants: Contestants
+    scorer: str
+    candidate: EvaluationSummary
+    champion: EvaluationSummary | None = None
+    base: EvaluationSummary | None = None
+
+
+class EvaluationFolder:
+    """Where one job's answers and figures are kept.
+
+    Args:
+        job_folder: The job's folder.
+    """
+
+    def __init__(self, job_folder: Path) -> None:
+        self.path = job_folder / "evaluation"
+
+    @property
+    def report(self) -> Path:
+        """The figures of all contestants."""
+        return self.path / "evaluation.json"
+
+    @property
+    def verdict(self) -> Path:
+        """The verdict and its reasons."""
+        return self.path / "verdict.json"
+
+    def answers(self, served_name: str) -> Path:
+        """One contestant's answers as they came; a killed evaluation goes on from here."""
+        return self.path / f"{served_name.replace('/', '_')}.answers.jsonl"
+
+    def cases(self, served_name: str) -> Path:
+        """One contestant's scored cases, whole; ``tollgate verdict --results`` reads it."""
+        return self.path / f"{served_name.replace('/', '_')}.jsonl"
+
+    def scored(self, served_name: str) -> list[ScoredCase]:
+        """Read one contestant's scored cases.
+
+        Raises:
+            BadInputError: The file is missing or damaged.
+        """
+        return [case for _, case in read_json_lines(self.cases(served_name), ScoredCase)]
+
+
+def evaluate_candidate(
+    job_folder: Path,
+    dataset_folder: Path,
+    contestants: Contestants,
+    server: str,
+    max_tokens: int = 128,
+    concurrency: int = 16,
+) -> CandidateEvaluation:
+    """Ask every contestant every case of the test part, and count.
+
+    Args:
+        job_folder: The job's folder; everything is written to its ``evaluation/``.
+        dataset_folder: The dataset version whose test part is asked.
+        contestants: Who is asked.
+        server: Address of the vLLM server that will serve.
+        max_tokens: Longest answer.
+        concurrency: Requests at a time.
+
+    Raises:
+        BadInputError: The test part cannot be read, or the server does not serve a contestant.
+        ServiceUnavailableError: The server did not answer; what was answered is kept.
+    """
+    folder = EvaluationFolder(job_folder)
+    cases = cases_from_dataset(dataset_folder)
+    scorer = detect(case.expected for case in cases)
+
+    def ask(name: str) -> EvaluationSummary:
+        path = folder.answers(name)
+        answers = run_cases(server, name, cases, results_path=path, max_tokens=max_tokens, concurrency=concurrency)
+        scored = score_results(asyncio.run(answers), scorer)
+        _write(folder.cases(name), "".join(f"{case.model_dump_json()}\n" for case in scored))
+        return summarise(scored)
+
+    evaluation = CandidateEvaluation(
+        contestants=contestants,
+        scorer=scorer,
+        candidate=ask(contestants.candidate),
+        champion=ask(contestants.champion) if contestants.champion else None,
+        base=ask(contestants.base) if contestants.base else None,
+    )
+    _write(folder.report, evaluation.model_dump_json(indent=2))
+    return evaluation
+
+
+def judge_candidate(job_folder: Path, settings: VerdictSettings) -> Verdict:
+    """Judge an evaluated candidate, beside the champion if there was one, and keep the verdict.
+
+    Raises:
+        BadInputError: It was not evaluated, or not on the champion's cases.
+    """
+    folder = EvaluationFolder(job_folder)
+    contestants = read_evaluation(job_folder).contestants
+    champion = contestants.champion
+    verdict = judge(
+        folder.scored(contestants.candidate),
+        folder.scored(champion) if champion else None,
+        settings,
+    )
+    _write(folder.verdict, verdict.model_dump_json(indent=2))
+    return verdict
+
+
+def read_evaluation(job_folder: Path) -> CandidateEvaluation:
+    """The figures that an evaluation left.
+
+    Raises:
+        BadInputError: There are none, or not readable ones.
+    """
+    path = EvaluationFolder(job_folder).report
+    try:
+        return CandidateEvaluation.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise BadInputError("The job was not evaluated.", [Problem(str(path), str(error)[:200], "a report")]) from error
+
+
+def record_evaluation(session: Session, job_id: int, dataset_id: int, job_folder: Path, evaluator: str) -> None:
+    """Write an evaluation's figures and some wrong answers to ``model_evaluations``; twice is the same as once."""
+    evaluation = read_evaluation(job_folder)
+    cases = EvaluationFolder(job_folder).scored(evaluation.contestants.candidate)
+    wrong = [case.model_dump(mode="json") for case in cases if not case.correct]
+    values = {"metrics": _metrics(evaluation), "test_cases": wrong[:WRONG_ANSWERS_KEPT], "evaluator": evaluator}
+    statement = insert(ModelEvaluation).values(job_id=job_id, eval_dataset_id=dataset_id, **values)
+    session.execute(statement.on_conflict_do_update(index_elements=["job_id", "eval_dataset_id"], set_=values))
+
+
+def _metrics(evaluation: CandidateEvaluation) -> dict[str, Any]:
+    metrics: dict[str, Any] = evaluation.candidate.model_dump(mode="json")
+    for name, summary in (("champion", evaluation.champion), ("base", evaluation.base)):
+        if summary is not None:
+            metrics[f"{name}_accuracy"] = summary.accuracy
+    return metrics
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
