@@ -1,0 +1,285 @@
+"""Versions of a dataset: immutable folders ``<root>/<name>/v<number>``, addressed by their content.
+
+A version is written to a temporary folder beside its place and renamed, so it is there as a whole or not at all. The
+content hash covers rows, gate settings and the sources' hashes: preparing the same again gives the version that is
+there already.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tollgate import __version__
+from tollgate.dataset.schema import SPLITS, Split
+from tollgate.errors import BadInputError, Problem
+from tollgate.settings import settings as process_settings
+
+if TYPE_CHECKING:
+    import polars as pl
+
+COLUMNS = ("id", "messages", "category", "source", "quality_score", "cluster")
+"""Columns of ``train.parquet``, ``validation.parquet`` and ``test.parquet``."""
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
+_FOLDER = re.compile(r"v([1-9]\d*)")
+_REFERENCE = re.compile(r"(?P<name>[^@]+)@(?:v(?P<number>[1-9]\d*)|(?P<latest>latest))")
+
+
+class Source(BaseModel):
+    """A file that a version was made from."""
+
+    model_config = ConfigDict(frozen=True)
+
+    path: str = Field(description="Where the file was when it was read.")
+    sha256: str = Field(description="SHA-256 of its bytes, in hexadecimal.")
+    size: int = Field(ge=0, description="Its size in bytes.")
+
+
+class Manifest(BaseModel):
+    """What a version is and where it comes from."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    version: int = Field(ge=1)
+    content_hash: str = Field(description="SHA-256 over rows, gate settings and the sources' hashes, in hexadecimal.")
+    parent: str | None = Field(None, description="The version before this one, as ``name@v<number>``.")
+    sources: list[Source]
+    gate_settings: dict[str, Any] = Field(description="The settings that every gate ran with.")
+    counts: dict[str, Any] = Field(description="Rows in, dropped by reason, masked by kind, and rows of each part.")
+    quality_score: float | None = Field(None, description="Mean quality of the kept rows, 0 to 1.")
+    code_version: str = Field(description="Version of Tollgate that made it.")
+    created_at: dt.datetime = Field(description="When it was written, in UTC.")
+
+
+class DatasetVersion(BaseModel):
+    """A version of a dataset on disk."""
+
+    model_config = ConfigDict(frozen=True)
+
+    folder: Path
+    manifest: Manifest
+    created: bool = Field(False, description="Whether this call wrote it; False where it was there already.")
+
+    @property
+    def name(self) -> str:
+        """Name of the dataset."""
+        return self.manifest.name
+
+    @property
+    def number(self) -> int:
+        """Number of the version, from 1."""
+        return self.manifest.version
+
+    @property
+    def reference(self) -> str:
+        """The version as text: ``name@v<number>``."""
+        return f"{self.name}@v{self.number}"
+
+    @property
+    def rows(self) -> dict[Split, int]:
+        """Number of rows of each part."""
+        return {part: int(self.manifest.counts["splits"][part]) for part in SPLITS}
+
+    def file(self, part: Split) -> Path:
+        """The Parquet file of one part."""
+        return self.folder / f"{part}.parquet"
+
+    def read(self, part: Split) -> pl.DataFrame:
+        """The rows of one part, with the columns in :data:`COLUMNS`."""
+        import polars as pl
+
+        return pl.read_parquet(self.file(part))
+
+    def report(self) -> dict[str, Any]:
+        """What every gate found and took, as written beside the data."""
+        return orjson.loads((self.folder / "report.json").read_bytes())
+
+
+def content_hash(
+    parts: Mapping[Split, pl.DataFrame], gate_settings: Mapping[str, Any], sources: Sequence[Source]
+) -> str:
+    """SHA-256 over rows (in order), gate settings and the sources' hashes, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    head = {"settings": gate_settings, "sources": sorted(source.sha256 for source in sources)}
+    digest.update(orjson.dumps(head, option=orjson.OPT_SORT_KEYS))
+    for part in SPLITS:
+        for row in parts[part].select("id", "messages", "category", "source").iter_rows():
+            digest.update(orjson.dumps([part, *row]))
+            digest.update(b"\n")
+    return digest.hexdigest()
+
+
+def write(
+    name: str,
+    parts: Mapping[Split, pl.DataFrame],
+    *,
+    gate_settings: Mapping[str, Any],
+    sources: Sequence[Source],
+    counts: Mapping[str, Any],
+    report: Mapping[str, Any],
+    attachments: Sequence[Path] = (),
+    root: Path | None = None,
+) -> DatasetVersion:
+    """Write the next version of a dataset, or find the one with the same content.
+
+    Args:
+        name: Name of the dataset: small letters, digits, ``.``, ``_`` and ``-``.
+        parts: Rows of train, validation and test, with the columns in :data:`COLUMNS`.
+        gate_settings: Settings of the gates, as JSON values.
+        sources: The files that the rows come from.
+        counts: Rows in, dropped, masked; the rows of each part are added as ``splits``.
+        report: What goes into ``report.json``.
+        attachments: Files and folders to keep with the version.
+        root: Folder of all datasets; the settings' unless told.
+
+    Raises:
+        BadInputError: The name can't be a folder's.
+    """
+    check_name(name)
+    digest = content_hash(parts, gate_settings, sources)
+    folder = (root or process_settings().datasets) / name
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        existing = list_versions(name, root)
+        for version in existing:
+            if version.manifest.content_hash == digest:
+                return version
+        manifest = Manifest(
+            name=name,
+            version=existing[-1].number + 1 if existing else 1,
+            content_hash=digest,
+            parent=existing[-1].reference if existing else None,
+            sources=list(sources),
+            gate_settings=dict(gate_settings),
+            counts={**counts, "splits": {part: parts[part].height for part in SPLITS}},
+            quality_score=_mean_quality(parts),
+            code_version=__version__,
+            created_at=dt.datetime.now(dt.UTC),
+        )
+        return _place(folder, manifest, parts, report, attachments)
+
+
+def _mean_quality(parts: Mapping[Split, pl.DataFrame]) -> float | None:
+    scores = [score for part in SPLITS for score in parts[part]["quality_score"].to_list()]
+    return round(sum(scores) / len(scores), 4) if scores else None
+
+
+def _place(
+    folder: Path,
+    manifest: Manifest,
+    parts: Mapping[Split, pl.DataFrame],
+    report: Mapping[str, Any],
+    attachments: Sequence[Path],
+) -> DatasetVersion:
+    temporary = folder / ".writing"  # one writer at a time holds the lock: what is there was left by a killed one
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    for part in SPLITS:
+        parts[part].select(COLUMNS).write_parquet(temporary / f"{part}.parquet")
+    for path in attachments:
+        copy = shutil.copytree if path.is_dir() else shutil.copyfile
+        copy(path, temporary / path.name)
+    (temporary / "report.json").write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
+    (temporary / "manifest.json").write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
+    for path in (*temporary.iterdir(), temporary):
+        _sync(path)
+    target = folder / f"v{manifest.version}"
+    temporary.rename(target)
+    _sync(folder)
+    return DatasetVersion(folder=target, manifest=manifest, created=True)
+
+
+def _sync(path: Path) -> None:
+    """Make sure that what was written survives a power cut before it gets its name."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _locked(folder: Path) -> Generator[None]:
+    """Hold the dataset's lock; the kernel frees it when the process ends, however it ends."""
+    with (folder / ".lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that can't be a folder's.
+
+    Raises:
+        BadInputError: With the name and what a name may be.
+    """
+    if not _NAME.fullmatch(name):
+        expected = "1-100 small letters, digits, '.', '_', '-', beginning with a letter or digit"
+        raise BadInputError("The dataset's name can't be used", [Problem("name", repr(name[:120]), expected)])
+
+
+def list_names(root: Path | None = None) -> list[str]:
+    """Names of all datasets that have a version, in alphabetical order."""
+    folder = root or process_settings().datasets
+    if not folder.is_dir():
+        return []
+    return sorted(
+        path.name for path in folder.iterdir() if _NAME.fullmatch(path.name) and list_versions(path.name, root)
+    )
+
+
+def list_versions(name: str, root: Path | None = None) -> list[DatasetVersion]:
+    """All versions of a dataset, the oldest first; none where there is no such dataset."""
+    check_name(name)
+    folder = (root or process_settings().datasets) / name
+    if not folder.is_dir():
+        return []
+    numbers = sorted(int(match[1]) for path in folder.iterdir() if (match := _FOLDER.fullmatch(path.name)))
+    return [_read(folder / f"v{number}") for number in numbers]
+
+
+def _read(folder: Path) -> DatasetVersion:
+    path = folder / "manifest.json"
+    try:
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise BadInputError(
+            "A version's manifest can't be read", [Problem(str(path), type(error).__name__, "a manifest")]
+        ) from error
+    return DatasetVersion(folder=folder, manifest=manifest)
+
+
+def resolve(reference: str, root: Path | None = None) -> DatasetVersion:
+    """Find the version that a reference names: ``name@v<number>``, or ``name@latest``.
+
+    Raises:
+        BadInputError: The reference is malformed, or there is no such version; says which ones there are.
+    """
+    match = _REFERENCE.fullmatch(reference)
+    if not match:
+        raise BadInputError(
+            "No reference to a dataset", [Problem("dataset", repr(reference[:120]), "name@v3 or name@latest")]
+        )
+    versions = list_versions(match["name"], root)
+    if not versions:
+        known = ", ".join(list_names(root)) or "none yet"
+        raise BadInputError("There is no such dataset", [Problem("dataset", repr(match["name"]), f"one of: {known}")])
+    if match["latest"]:
+        return versions[-1]
+    for version in versions:
+        if version.number == int(match["number"]):
+            return version
+    known = ", ".join(version.reference for version in versions)
+    raise BadInputError("There is no such version", [Problem("dataset", reference, f"one of: {known}")])
