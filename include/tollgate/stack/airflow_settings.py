@@ -1,0 +1,67 @@
+"""How the stack configures Airflow: everything as environment variables, nothing in ``airflow.cfg``."""
+
+from __future__ import annotations
+
+import os
+
+from tollgate.settings import PROJECT, Settings
+from tollgate.stack.secrets import Secrets
+
+FAB = "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"
+
+HEARTBEAT_TIMEOUT = 60
+"""Seconds after which a killed worker's task counts as failed; Airflow's own 300 delay every retry."""
+
+
+def parallel_tasks() -> int:
+    """How many tasks may run at once: 4 to 8, as the machine's cores allow."""
+    return min(8, max(4, 2 * (os.cpu_count() or 1)))
+
+
+def airflow_environment(configuration: Settings, secrets: Secrets) -> dict[str, str]:
+    """Variables that all Airflow processes of the local stack share.
+
+    Args:
+        configuration: Ports and folders.
+        secrets: Keys for tokens, sessions and stored connections.
+    """
+    home = configuration.home / "airflow"
+    options = {
+        "core": {
+            "auth_manager": FAB,
+            "executor": "LocalExecutor",
+            "parallelism": parallel_tasks(),
+            "max_active_tasks_per_dag": parallel_tasks(),
+            "dags_folder": PROJECT / "dags",
+            "plugins_folder": PROJECT / "plugins",
+            "load_examples": False,
+            "dags_are_paused_at_creation": False,
+            "fernet_key": secrets.airflow_fernet_key,
+            "execution_api_server_url": f"{configuration.airflow_address}/execution/",
+            "min_serialized_dag_update_interval": 5,
+        },
+        "database": {"sql_alchemy_conn": configuration.embedded_url("airflow")},
+        "api": {
+            "workers": 1,
+            "host": configuration.host,
+            "port": configuration.airflow_port,
+            "base_url": configuration.airflow_address,
+            "secret_key": secrets.airflow_secret_key,
+            "expose_config": False,
+        },
+        "api_auth": {"jwt_secret": secrets.airflow_jwt_secret},
+        "scheduler": {"task_instance_heartbeat_timeout": HEARTBEAT_TIMEOUT},
+        # New and changed DAG files are seen within seconds; unchanged ones are seldom parsed again.
+        "dag_processor": {"refresh_interval": 5, "min_file_process_interval": 120},
+        # A cleared task that had succeeded must run again, not find the state of its former job.
+        "state_store": {"clear_on_success": True},
+        "logging": {"base_log_folder": home / "logs"},
+        "usage_data_collection": {"enabled": False},
+        "fab": {"enable_proxy_fix": False},
+    }
+    variables = {
+        f"AIRFLOW__{section.upper()}__{name.upper()}": str(value)
+        for section, entries in options.items()
+        for name, value in entries.items()
+    }
+    return variables | {"AIRFLOW_HOME": str(home)}

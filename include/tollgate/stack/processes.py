@@ -1,0 +1,95 @@
+"""Find and end the stack's processes, whoever their parent is by now.
+
+Every process of a stack inherits the variable ``TOLLGATE_STACK=<home>``. The variable stays visible for as long as the
+process lives, also when its parent was killed and when it moved to another process group.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import psutil
+
+MARKER = "TOLLGATE_STACK"
+"""Name of the environment variable that all processes of a stack carry."""
+
+
+def marker(home: Path) -> dict[str, str]:
+    """Environment that marks a process as part of the stack under ``home``.
+
+    ``SPT_NOENV`` keeps ``setproctitle``, which Airflow and vLLM use, from writing the title over the environment.
+    """
+    return {MARKER: str(home.resolve()), "SPT_NOENV": "1"}
+
+
+def stack_processes(home: Path) -> list[psutil.Process]:
+    """All living processes of the stack under ``home``, without this one and its parents."""
+    wanted = str(home.resolve())
+    spared = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    return [process for process in psutil.process_iter() if process.pid not in spared and _mark(process) == wanted]
+
+
+def _mark(process: psutil.Process) -> str | None:
+    try:
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        return process.environ().get(MARKER)
+    except (psutil.Error, OSError):  # gone meanwhile, or another user's
+        return None
+
+
+def end(processes: Sequence[psutil.Process], grace: float) -> None:
+    """Ask processes to end (SIGTERM) and kill those that still live after ``grace`` seconds."""
+    _signal_all(processes, signal.SIGTERM)
+    _, alive = psutil.wait_procs(processes, timeout=grace)
+    _signal_all(alive, signal.SIGKILL)
+    psutil.wait_procs(alive, timeout=5)
+
+
+def _signal_all(processes: Iterable[psutil.Process], number: signal.Signals) -> None:
+    for process in processes:
+        try:
+            process.send_signal(number)
+        except psutil.Error:  # gone meanwhile
+            continue
+
+
+def describe(process: psutil.Process) -> str:
+    """A process for a message: its number and the start of its command line."""
+    try:
+        words = " ".join(process.cmdline()) or process.name()
+    except psutil.Error:
+        words = "ended meanwhile"
+    return f"process {process.pid} ({words[:80]})"
+
+
+def port_holder(port: int) -> psutil.Process | None:
+    """The process that listens on a TCP port, if there is one that this user may see."""
+    try:
+        connections = psutil.net_connections(kind="tcp")
+    except psutil.AccessDenied:
+        return None
+    for connection in connections:
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+            return psutil.Process(connection.pid)
+    return None
+
+
+def memory(process_id: int) -> int:
+    """Resident memory of a process and its descendants, in bytes (shared pages count for each)."""
+    try:
+        root = psutil.Process(process_id)
+        family = [root, *root.children(recursive=True)]
+    except psutil.Error:
+        return 0
+    return sum(_resident(process) for process in family)
+
+
+def _resident(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_info().rss)
+    except psutil.Error:
+        return 0
