@@ -79,7 +79,7 @@ def create_job(session: Session, request: TrainingRequest, run_id: str, created_
     spec = _spec(name, values, base_model, version, folder, problems)
     if problems or spec is None or version is None:
         raise BadInputError("The job cannot start.", problems)
-    row = _write_row(session, spec, record_version(session, version).id, created_by)
+    row = _write_row(session, spec, record_version(session, version, created_by), created_by)
     _write_spec(spec)
     return Job(
         id=row.id,

@@ -1,0 +1,150 @@
+"""From an approved candidate to production: at once where there is no champion, else through an experiment.
+
+Every function changes registry, route and experiment in one transaction of the caller, after vLLM holds what the route
+will need. Repeated after a crash it does nothing twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from tollgate.errors import GateRefusedError
+from tollgate.experiments.analysis import conclude, open_experiment
+from tollgate.experiments.decision import Action, Decision
+from tollgate.experiments.plan import ExperimentPlan
+from tollgate.registry import lifecycle
+from tollgate.registry.lifecycle import Stage
+from tollgate.serving.client import Prompt, VllmClient
+from tollgate.serving.rollout import deploy, set_route
+from tollgate.store.tables import Experiment, RegisteredModel
+
+
+class Release(BaseModel):
+    """What became of a version.
+
+    Attributes:
+        action: ``promoted``: it has the whole route; ``experiment``: it shares the route with the champion;
+            ``rolled_back``: the champion has the whole route again; ``kept``: nothing changed.
+        served_name: The version, for example ``highway-router@v3``.
+        champion: The version that it replaced or stands against.
+        experiment_id: The experiment, if one was opened or concluded.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    action: Literal["promoted", "experiment", "rolled_back", "kept"]
+    route: str
+    served_name: str
+    champion: str | None = None
+    experiment_id: int | None = None
+
+
+def has_champion(session: Session, model_id: int) -> bool:
+    """Whether another version of the same model is in production."""
+    model = lifecycle.get(session, model_id)
+    champion = lifecycle.champion(session, model.model_name)
+    return champion is not None and champion.id != model.id
+
+
+def promote(
+    session: Session, model_id: int, by: str, why: str, prompts: Sequence[Prompt], client: VllmClient
+) -> Release:
+    """Give a version its whole route and make it the production version.
+
+    Args:
+        session: The caller's transaction.
+        model_id: A version with a verdict that lets it pass.
+        by: Who decided.
+        why: The reason, in words.
+        prompts: Questions that it must answer before the route moves.
+        client: The vLLM replicas.
+
+    Raises:
+        GateRefusedError: Its verdict does not allow it, or it answers nothing.
+        ServiceUnavailableError: A replica did not answer; nothing was changed.
+    """
+    model = _stage(session, model_id, by, why)
+    former = lifecycle.champion(session, model.model_name)
+    deploy(session, model.model_name, model.id, by, prompts, client)
+    lifecycle.promote_to_production(session, model.id, by, why)
+    other = former.served_name if former and former.id != model.id else None
+    return Release(action="promoted", route=model.model_name, served_name=model.served_name, champion=other)
+
+
+def open_test(
+    session: Session, model_id: int, by: str, plan: ExperimentPlan, prompts: Sequence[Prompt], client: VllmClient
+) -> Release:
+    """Stage a version and let it share the champion's route in an experiment.
+
+    Raises:
+        GateRefusedError: There is no champion to test against, or the route has a running experiment already.
+        ServiceUnavailableError: A replica did not answer; nothing was changed.
+    """
+    model = lifecycle.get(session, model_id)
+    route = model.model_name
+    champion = lifecycle.champion(session, route)
+    if champion is None:
+        raise GateRefusedError(f"{route} has no production version to test {model.served_name} against.")
+    running = session.scalar(select(Experiment).where(Experiment.route == route, Experiment.status == "running"))
+    if running is not None and running.model_b_id != model.id:
+        raise GateRefusedError(f"Experiment {running.experiment_name} is running on {route}; conclude it first.")
+    _stage(session, model_id, by, f"to be tested against {champion.served_name}")
+    deploy(session, route, model.id, by, prompts, client, share=plan.split["b"])
+    name = f"{route}-v{champion.version}-v{model.version}"
+    experiment = open_experiment(session, route, champion.id, model.id, plan, name, by)
+    return Release(
+        action="experiment",
+        route=route,
+        served_name=model.served_name,
+        champion=champion.served_name,
+        experiment_id=experiment.id,
+    )
+
+
+def settle(session: Session, experiment_id: int, decision: Decision, by: str) -> Release:
+    """Carry out an experiment's decision: the challenger gets the whole route, or the champion does.
+
+    Both versions are loaded while the experiment runs, so that the route moves at once, and nothing has to be loaded.
+    A decision that is not final changes nothing.
+    """
+    experiment = session.get_one(Experiment, experiment_id)
+    champion = lifecycle.get(session, experiment.model_a_id)
+    challenger = lifecycle.get(session, experiment.model_b_id)
+    if not decision.final:
+        return _release("kept", experiment, challenger, champion)
+    why = f"experiment {experiment.experiment_name}: {' '.join(decision.reasons)}"
+    conclude(session, experiment_id, decision, by)
+    if decision.action is Action.PROMOTE:
+        lifecycle.promote_to_production(session, challenger.id, by, why, replacing=champion.id)
+        set_route(session, experiment.route, {challenger.id: 1.0}, by)
+        return _release("promoted", experiment, challenger, champion)
+    lifecycle.archive(session, challenger.id, by, why)
+    set_route(session, experiment.route, {champion.id: 1.0}, by)
+    return _release("rolled_back", experiment, challenger, champion)
+
+
+def _stage(session: Session, model_id: int, by: str, why: str) -> RegisteredModel:
+    model = lifecycle.get(session, model_id)
+    if model.status == Stage.CANDIDATE:
+        return lifecycle.move(session, model_id, Stage.CANDIDATE, Stage.STAGING, by, why)
+    return model
+
+
+def _release(
+    action: Literal["promoted", "rolled_back", "kept"],
+    experiment: Experiment,
+    challenger: RegisteredModel,
+    champion: RegisteredModel,
+) -> Release:
+    return Release(
+        action=action,
+        route=experiment.route,
+        served_name=challenger.served_name,
+        champion=champion.served_name,
+        experiment_id=experiment.id,
+    )

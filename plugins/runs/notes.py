@@ -1,0 +1,35 @@
+"""The run's note: why a run ended, in words, where people look first."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from tollgate.errors import TollgateError
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+log = logging.getLogger(__name__)
+
+
+def note_failure(context: Context) -> None:
+    """Write the failed task's error into the run's note (a task's ``on_failure_callback``).
+
+    Without an Airflow that answers the reason is still in the task's log: a note that cannot be written fails nothing.
+    """
+    error = context.get("exception")
+    task = context["ti"].task_id
+    reason = str(error) if isinstance(error, TollgateError) else f"{type(error).__name__}: {error}"
+    write_note(context, f"**{task}**: {reason}")
+
+
+def write_note(context: Context, text: str) -> None:
+    """Put ``text`` into the note of the context's run."""
+    from tollgate.stack.access import local_airflow
+
+    run = context["dag_run"]
+    try:
+        local_airflow().set_note(run.dag_id, run.run_id, text)
+    except TollgateError as problem:
+        log.warning("The run's note could not be written: %s", problem)
