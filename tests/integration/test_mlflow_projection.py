@@ -77,14 +77,24 @@ def _job(folder: Path, name: str) -> str:
     (folder / name / "evaluation.json").write_text("{}")
     with transaction() as session:
         dataset = TrainingDataset(
-            name=name, version="v3", file_path="/datasets/highway/v3", content_hash="ab" * 32,
-            total_samples=10, train_samples=8, val_samples=1, test_samples=1,
+            name=name,
+            version="v3",
+            file_path="/datasets/highway/v3",
+            content_hash="ab" * 32,
+            total_samples=10,
+            train_samples=8,
+            val_samples=1,
+            test_samples=1,
         )
         session.add(dataset)
         session.flush()
         job = FinetuningJob(
-            job_name=name, base_model="/models/demo-base", method="lora", dataset_id=dataset.id,
-            hyperparameters={"learning_rate": 2e-4}, output_dir=str(folder / name),
+            job_name=name,
+            base_model="/models/demo-base",
+            method="lora",
+            dataset_id=dataset.id,
+            hyperparameters={"learning_rate": 2e-4},
+            output_dir=str(folder / name),
         )
         session.add(job)
         session.flush()
@@ -94,7 +104,7 @@ def _job(folder: Path, name: str) -> str:
 
 def _register(folder: Path, job: str, model: str, client) -> Registration:
     report = folder / job / "evaluation.json"
-    return register_job(job, model, "kim", "pass", ["정확도 0.97 > 0.90"], evaluation=report, client=client)
+    return register_job(job, model, "kim", "pass", ["정확도 0.97 > 0.90"], evaluation=report, connect=lambda: client)
 
 
 def _stage(version: Registration) -> None:
@@ -123,7 +133,7 @@ def test_a_job_is_one_run_and_one_version_however_often_it_is_registered(client,
     assert [(point.step, point.value) for point in series] == [(10, 2.0), (20, 1.25), (30, 1.0)]
     assert run.data.metrics["result/train_loss"] == 1.4
     assert run.data.metrics["evaluation/accuracy"] == 0.97
-    assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"adapter", "evaluation.json"}
+    assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"adapter", "evaluation"}
 
     [version] = client.search_model_versions("name = 'router'")
     assert first.mlflow_uri == f"models:/router/{version.version}"
@@ -206,7 +216,7 @@ def test_a_server_that_dies_is_told_in_plain_words_and_the_verdict_is_kept(
     with pytest.raises(ServiceUnavailableError, match="MLflow did not answer"):
         _register(tmp_path, job, "orphan", client)
     with pytest.raises(ServiceUnavailableError, match="did not answer"):
-        _register(tmp_path, job, "orphan", None)
+        register_job(job, "orphan", "kim")
     with transaction() as session:
         [model] = lifecycle.versions(session, "orphan")
     assert (model.status, model.verdict, model.mlflow_model_uri) == ("candidate", "pass", None)

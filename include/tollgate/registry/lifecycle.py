@@ -12,7 +12,7 @@ import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, get_args
 
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
@@ -278,6 +278,23 @@ def champion(session: Session, model_name: str) -> RegisteredModel | None:
     )
 
 
+def predecessor(session: Session, model_name: str) -> RegisteredModel | None:
+    """The version that was in production before the present one, to which a rollback goes; null where there is none."""
+    present = champion(session, model_name)
+    return session.scalar(
+        select(RegisteredModel)
+        .join(StageTransition, StageTransition.model_id == RegisteredModel.id)
+        .where(
+            RegisteredModel.model_name == model_name,
+            RegisteredModel.id != (present.id if present else 0),
+            StageTransition.from_stage == Stage.PRODUCTION.value,
+        )
+        .order_by(StageTransition.id.desc())
+        .limit(1)
+        .execution_options(populate_existing=True)
+    )
+
+
 def versions(
     session: Session, model_name: str | None = None, stage: Stage | str | None = None
 ) -> Sequence[RegisteredModel]:
@@ -352,7 +369,21 @@ def _write_down(session: Session, model: RegisteredModel, start: Stage | None, g
 
 def _lock(session: Session, model_name: str) -> None:
     """Let the transactions that change one model's versions follow one another, without deadlocks, until they end."""
-    session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(model_name, 0))))
+    session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"model:{model_name}", 0))))
+
+
+def parse_verdict(text: str | None) -> Verdict | None:
+    """A verdict from a template's or a file's text; none and the empty text mean that there is none yet.
+
+    Raises:
+        BadInputError: It is none of the three.
+    """
+    if not text:
+        return None
+    for verdict in get_args(Verdict):
+        if text == verdict:
+            return verdict
+    raise BadInputError("No such verdict.", [Problem("verdict", repr(text), "pass, inconclusive or fail")])
 
 
 def _stage(name: Stage | str) -> Stage:

@@ -54,7 +54,7 @@ class JobRecord:
         parameters: Hyperparameters and whatever else was chosen before the job.
         metrics: Single figures, such as those of the evaluation.
         dataset: What it learned from.
-        evaluation: The evaluation's report, logged under its own file name.
+        evaluation: The evaluation's report, or the folder of all its files; logged as ``evaluation``.
         verdict: ``pass``, ``inconclusive`` or ``fail``.
         reasons: The verdict's reasons, in words.
     """
@@ -89,8 +89,7 @@ def log_job(job: JobRecord, client: MlflowClient | None = None) -> str:
         _log_figures(client, run, job)
         _log_dataset(client, run_id, job.dataset)
         _upload(client, run_id, job.model_folder, job.artifact)
-        if job.evaluation is not None:
-            client.log_artifact(run_id, str(job.evaluation))
+        _log_evaluation(client, run_id, job.evaluation)
         if run.info.status != "FINISHED":
             client.set_terminated(run_id, "FINISHED")
     return run_id
@@ -182,6 +181,15 @@ def _log_dataset(client: MlflowClient, run_id: str, used: DatasetUse | None) -> 
         source=json.dumps({"uri": str(used.folder)}),
     )
     client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+
+
+def _log_evaluation(client: MlflowClient, run_id: str, evaluation: Path | None) -> None:
+    if evaluation is None:
+        return
+    if evaluation.is_dir():
+        client.log_artifacts(run_id, str(evaluation), "evaluation")
+    else:
+        client.log_artifact(run_id, str(evaluation), "evaluation")
 
 
 def _upload(client: MlflowClient, run_id: str, folder: Path, artifact: str) -> None:

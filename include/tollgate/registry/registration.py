@@ -6,7 +6,7 @@ Every function may be repeated after a crash with the same outcome.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,7 +77,7 @@ def register_job(
     verdict: Verdict | None = None,
     reasons: Sequence[str] = (),
     evaluation: Path | None = None,
-    client: MlflowClient | None = None,
+    connect: Callable[[], MlflowClient] = mlflow_server.connect,
 ) -> Registration:
     """Reserve the version, keep the verdict, and write both with the job's run, files and figures to MLflow.
 
@@ -89,22 +89,23 @@ def register_job(
         created_by: Airflow user, or the name of the run.
         verdict: The evaluation's verdict, if there is one yet.
         reasons: Its reasons, in words.
-        evaluation: The evaluation's report (JSON).
-        client: A connected client; default: one for the settings' address.
+        evaluation: The evaluation's report, or the folder of all its files.
+        connect: Makes the client, after PostgreSQL was written; default: one for the settings' address.
 
     Raises:
         BadInputError: The job is unknown, has no model folder, or made a version of another model name.
         ServiceUnavailableError: PostgreSQL or MLflow did not answer.
     """
-    if evaluation is not None and not evaluation.is_file():
-        raise BadInputError("The evaluation's report is missing.", [Problem("evaluation", str(evaluation), "a file")])
+    if evaluation is not None and not evaluation.exists():
+        problem = Problem("evaluation", str(evaluation), "a file or folder that exists")
+        raise BadInputError("The evaluation's report is missing.", [problem])
     with transaction() as session:
         job = _job(session, job_name)
         model = _reserve(session, job, model_name, created_by)
         if verdict is not None:
             model = lifecycle.record_verdict(session, model.id, verdict, reasons)
         record = _record(session, job, model, evaluation)
-    client = client or mlflow_server.connect()
+    client = connect()
     run_id = mlflow_run.log_job(record, client)
     uri = mlflow_projection.register(run_id, model, record.artifact, client)
     with transaction() as session:

@@ -1,0 +1,173 @@
+"""``tollgate model``: which versions there are, which served when, and the moves that a person decides."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import orjson
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from sqlalchemy.orm import Session
+
+from tollgate.errors import BadInputError, Problem, ServiceUnavailableError
+from tollgate.registry import lifecycle, mlflow_projection
+from tollgate.registry.lifecycle import StageChange, StageConflictError
+from tollgate.registry.registration import Registration
+from tollgate.store.session import transaction
+from tollgate.store.tables import RegisteredModel
+
+app = typer.Typer(no_args_is_help=True, help="Model versions: list, history, promote, roll back.")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object; progress goes to standard error.")]
+ServedName = Annotated[str, typer.Argument(help="The version, for example highway-router@v3.")]
+Why = Annotated[str, typer.Option("--why", help="The reason, kept in the history.")]
+Ask = Annotated[
+    list[str], typer.Option("--ask", help="A question that it must answer before the route moves; may be repeated.")
+]
+GREETING = "안녕하세요"
+_COLOURS = {"production": "green", "staging": "cyan", "candidate": "white", "archived": "bright_black"}
+
+
+@app.command("list")
+def list_versions(
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Only versions of this model.")] = None,
+    stage: Annotated[
+        str | None, typer.Option("--stage", "-s", help="Only versions in this stage, for example production.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List versions, newest first: stage, verdict, base model, who made them."""
+    with transaction() as session:
+        found = lifecycle.versions(session, model, stage)
+    if as_json:
+        _print_json({"versions": [_summary(version) for version in found]})
+    else:
+        Console().print(_versions_table(found))
+
+
+@app.command()
+def history(
+    model: Annotated[str, typer.Argument(help="Name of the model, for example highway-router.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show every change of stage of a model's versions, oldest first: who, when, why."""
+    with transaction() as session:
+        changes = lifecycle.history(session, model)
+    if not changes:
+        raise BadInputError(
+            "The model is not known.", [Problem("model", repr(model), "a name from tollgate model list")]
+        )
+    if as_json:
+        _print_json({"model": model, "changes": [asdict(change) for change in changes]})
+    else:
+        Console().print(_history_table(model, changes))
+
+
+@app.command()
+def promote(served_name: ServedName, why: Why, ask: Ask = [GREETING], as_json: AsJson = False) -> None:  # noqa: B006
+    """Make a version that passed its gate the production version, and give it the whole route."""
+    with transaction() as session:
+        model = lifecycle.find(session, served_name)
+        former = lifecycle.champion(session, model.model_name)
+        _release(session, model, why, ask)
+    _tell(model, former, as_json)
+
+
+@app.command()
+def rollback(served_name: ServedName, why: Why, ask: Ask = [GREETING], as_json: AsJson = False) -> None:  # noqa: B006
+    """Take a production version out of service and bring back the one before it."""
+    with transaction() as session:
+        present = lifecycle.find(session, served_name)
+        if present.status != lifecycle.Stage.PRODUCTION:
+            raise StageConflictError(served_name, "production", present.status)
+        former = lifecycle.predecessor(session, present.model_name)
+        if former is None:
+            raise BadInputError(
+                "There is nothing to go back to.", [Problem(served_name, "the first in production", "a former version")]
+            )
+        _release(session, former, f"rollback of {served_name}: {why}", ask)
+    _tell(former, present, as_json)
+
+
+def _release(session: Session, model: RegisteredModel, why: str, questions: Sequence[str]) -> None:
+    """Stage, route and deployment in one transaction: serving is imported here, for it builds upon this room."""
+    from tollgate.serving import release
+    from tollgate.serving.client import VllmClient
+
+    with VllmClient() as client:
+        release.promote(session, model.id, getpass.getuser(), why, questions, client)
+
+
+def _tell(model: RegisteredModel, former: RegisteredModel | None, as_json: bool) -> None:
+    changed = former is None or former.id != model.id
+    in_mlflow = _project(model.model_name)
+    with transaction() as session:
+        model = lifecycle.get(session, model.id)
+    replaced = former.served_name if former is not None and changed else None
+    if as_json:
+        _print_json({**_summary(model), "changed": changed, "replaced": replaced, "mlflow": in_mlflow})
+    else:
+        instead = f", instead of {replaced}" if replaced else ""
+        Console().print(f"[green]{escape(model.served_name)}[/] is in production{escape(instead)}.", highlight=False)
+
+
+def _project(model_name: str) -> bool:
+    """Tell MLflow; where it is down, the truth stands in PostgreSQL, and the next projection makes it good."""
+    try:
+        mlflow_projection.project_model(model_name)
+    except ServiceUnavailableError as error:
+        text = f"{error} Its aliases follow with the next change."
+        Console(stderr=True).print(text, style="yellow", markup=False, highlight=False)
+        return False
+    return True
+
+
+def _summary(model: RegisteredModel) -> dict[str, Any]:
+    return {
+        **asdict(Registration.of(model)),
+        "base_model": model.base_model,
+        "reasons": model.verdict_reasons,
+        "created_by": model.created_by,
+        "created_at": model.created_at,
+    }
+
+
+def _versions_table(found: Sequence[RegisteredModel]) -> Table:
+    table = Table("version", "stage", "verdict", "base model", "made by", "made (UTC)", "reasons")
+    for model in found:
+        colour = _COLOURS.get(model.status, "white")
+        table.add_row(
+            escape(model.served_name),
+            f"[{colour}]{model.status}[/]",
+            model.verdict or "-",
+            escape(model.base_model.rstrip("/").rpartition("/")[2]),
+            escape(model.created_by or "-"),
+            f"{model.created_at:%Y-%m-%d %H:%M}",
+            escape("\n".join(model.verdict_reasons)),
+        )
+    return table
+
+
+def _history_table(model_name: str, changes: Sequence[StageChange]) -> Table:
+    table = Table("when (UTC)", "version", "from", "to", "who", "why", title=escape(model_name), title_justify="left")
+    for change in changes:
+        colour = _COLOURS.get(change.to_stage, "white")
+        table.add_row(
+            f"{change.at:%Y-%m-%d %H:%M:%S}",
+            f"v{change.version}",
+            change.from_stage or "-",
+            f"[{colour}]{change.to_stage}[/]",
+            escape(change.by),
+            escape(change.why),
+        )
+    return table
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode() + "\n")

@@ -1,0 +1,1 @@
+"""The model registry in Airflow: register a job's model, promote it, archive it."""

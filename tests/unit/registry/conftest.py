@@ -1,0 +1,45 @@
+"""Finished jobs and versions for the registry's tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tollgate.registry import lifecycle, registration
+from tollgate.registry.registration import Registration
+from tollgate.store.session import transaction
+from tollgate.store.tables import FinetuningJob
+
+
+@pytest.fixture
+def finished_job(postgres_url: str, tmp_path: Path) -> Callable[[str], str]:
+    """Makes a finished job with an adapter, and its row; returns its name."""
+
+    def make(name: str) -> str:
+        (tmp_path / name / "adapter").mkdir(parents=True)
+        with transaction() as session:
+            session.add(
+                FinetuningJob(
+                    job_name=name, base_model="/models/base", method="lora", hyperparameters={},
+                    output_dir=str(tmp_path / name),
+                )
+            )
+        return name
+
+    return make
+
+
+@pytest.fixture
+def staged(finished_job: Callable[[str], str]) -> Callable[[str], Registration]:
+    """Makes a staged version of ``highway-router`` from a new job."""
+
+    def make(job: str) -> Registration:
+        version = registration.reserve(finished_job(job), "highway-router", "kim")
+        with transaction() as session:
+            lifecycle.record_verdict(session, version.model_id, "pass", ["정확도 0.97 > 0.90"])
+            lifecycle.move(session, version.model_id, "candidate", "staging", "kim", "passed")
+        return version
+
+    return make

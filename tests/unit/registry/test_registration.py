@@ -1,0 +1,69 @@
+"""From a finished job to a version; MLflow's side is tested on a real server in tests/integration."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tollgate.errors import BadInputError, ServiceUnavailableError
+from tollgate.registry import lifecycle, registration
+from tollgate.settings import settings
+from tollgate.store.session import transaction
+
+Job = Callable[[str], str]
+
+
+@pytest.fixture
+def mlflow_down(monkeypatch: pytest.MonkeyPatch, postgres_url: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, but nobody listens
+        monkeypatch.setenv("TOLLGATE_MLFLOW_URL", f"http://127.0.0.1:{taken.getsockname()[1]}")
+        settings.cache_clear()
+        yield
+
+
+def test_a_reserved_version_is_small_enough_for_an_xcom(finished_job: Job, tmp_path: Path) -> None:
+    version = registration.reserve(finished_job("job-1"), "router", "kim")
+    assert version == registration.reserve("job-1", "router", "kim")
+    assert (version.served_name, version.stage, version.verdict) == ("router@v1", "candidate", None)
+    assert version.model_path == str(tmp_path / "job-1" / "adapter")
+    assert len(json.dumps(version.__dict__)) < 1000
+
+
+def test_full_weights_are_told_from_an_adapter(finished_job: Job, tmp_path: Path) -> None:
+    finished_job("job-1")
+    (tmp_path / "job-1" / "adapter").rename(tmp_path / "job-1" / "model")
+    version = registration.reserve("job-1", "router", "kim")
+    with transaction() as session:
+        assert lifecycle.get(session, version.model_id).model_format == "transformers"
+
+
+def test_a_job_that_is_unknown_or_without_a_model_gets_no_version(finished_job: Job, tmp_path: Path) -> None:
+    finished_job("job-1")
+    (tmp_path / "job-1" / "adapter").rmdir()
+    with pytest.raises(BadInputError, match="a folder adapter or model"):
+        registration.reserve("job-1", "router", "kim")
+    with pytest.raises(BadInputError, match="'job-2', expected a name in finetuning_jobs"):
+        registration.reserve("job-2", "router", "kim")
+    with transaction() as session:
+        assert lifecycle.versions(session) == []
+
+
+@pytest.mark.usefixtures("mlflow_down")
+def test_with_mlflow_down_the_verdict_is_kept_and_the_error_says_so(finished_job: Job) -> None:
+    with pytest.raises(ServiceUnavailableError, match="MLflow at http://127"):
+        registration.register_job(finished_job("job-1"), "router", "kim", "fail", ["0.41 < 0.90"])
+    with transaction() as session:
+        [model] = lifecycle.versions(session, "router")
+    assert (model.verdict, model.verdict_reasons, model.mlflow_model_uri) == ("fail", ["0.41 < 0.90"], None)
+
+
+def test_a_missing_report_is_refused_before_anything_is_written(finished_job: Job, tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="report is missing"):
+        registration.register_job(finished_job("job-1"), "router", "kim", evaluation=tmp_path / "none.json")
+    with transaction() as session:
+        assert lifecycle.versions(session) == []
