@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.sdk import Asset, Param, dag, get_current_context, task, teardown
+from airflow.sdk import Asset, Param, chain, dag, get_current_context, task, teardown
+
 from runs.people import who
 from runs.policy import TASK_DEFAULTS
 
@@ -85,8 +86,7 @@ def prepare_dataset() -> None:
 
     gates = ("mask_personal_data", "drop_duplicates", "score_quality", "check_contract")
     steps = [ingest(), *(run_gate.override(task_id=gate)() for gate in gates), split_and_write()]
-    for before, after in zip(steps, steps[1:], strict=False):
-        before >> after
+    chain(*steps)
     steps[-1] >> discard_work().as_teardown(setups=steps[0])
 
 

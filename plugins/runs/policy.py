@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule
+
 from runs.notes import note_failure
 
 RETRY_POLICY = ExceptionRetryPolicy(

@@ -77,7 +77,13 @@ def promote(
 
 
 def open_test(
-    session: Session, model_id: int, by: str, plan: ExperimentPlan, prompts: Sequence[Prompt], client: VllmClient
+    session: Session,
+    model_id: int,
+    by: str,
+    why: str,
+    plan: ExperimentPlan,
+    prompts: Sequence[Prompt],
+    client: VllmClient,
 ) -> Release:
     """Stage a version and let it share the champion's route in an experiment.
 
@@ -93,7 +99,7 @@ def open_test(
     running = session.scalar(select(Experiment).where(Experiment.route == route, Experiment.status == "running"))
     if running is not None and running.model_b_id != model.id:
         raise GateRefusedError(f"Experiment {running.experiment_name} is running on {route}; conclude it first.")
-    _stage(session, model_id, by, f"to be tested against {champion.served_name}")
+    _stage(session, model_id, by, f"to be tested against {champion.served_name}. {why}")
     deploy(session, route, model.id, by, prompts, client, share=plan.split["b"])
     name = f"{route}-v{champion.version}-v{model.version}"
     experiment = open_experiment(session, route, champion.id, model.id, plan, name, by)
@@ -118,8 +124,7 @@ def settle(session: Session, experiment_id: int, decision: Decision, by: str) ->
     if not decision.final:
         return _release("kept", experiment, challenger, champion)
     why = f"experiment {experiment.experiment_name}: {' '.join(decision.reasons)}"
-    conclude(session, experiment_id, decision, by)
-    if decision.action is Action.PROMOTE:
+    if conclude(session, experiment_id, decision, by).action is Action.PROMOTE:
         lifecycle.promote_to_production(session, challenger.id, by, why, replacing=champion.id)
         set_route(session, experiment.route, {challenger.id: 1.0}, by)
         return _release("promoted", experiment, challenger, champion)

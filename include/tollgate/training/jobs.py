@@ -124,10 +124,11 @@ def start_job(session: Session, job_id: int) -> None:
     job.status, job.start_time, job.end_time = "running", job.start_time or _now(), None
 
 
-def finish_job(session: Session, job_id: int, status: Literal["completed", "failed"]) -> None:
-    """Mark a job as ended, now."""
-    job = session.get_one(FinetuningJob, job_id)
-    job.status, job.end_time = status, _now()
+def finish_job(session: Session, name: str, status: Literal["completed", "failed"]) -> None:
+    """Mark a job as ended, now; a job that never came to be is passed over."""
+    job = session.scalar(select(FinetuningJob).where(FinetuningJob.job_name == name))
+    if job is not None and job.status != status:
+        job.status, job.end_time = status, _now()
 
 
 def _parse_further(text: str, problems: list[Problem]) -> dict[str, Any]:

@@ -5,21 +5,23 @@ Each function may be repeated after a crash with the same outcome. What it retur
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+from pydantic import ValidationError
 
 from tollgate.dataset.versions import resolve
-from tollgate.errors import GateRefusedError
+from tollgate.errors import BadInputError, GateRefusedError, Problem
 from tollgate.evaluation import candidate
-from tollgate.evaluation.candidate import CandidateEvaluation, Contestants, EvaluationFolder
+from tollgate.evaluation.candidate import CandidateEvaluation, Contestants
 from tollgate.evaluation.runner import cases_from_dataset
-from tollgate.evaluation.verdict import Outcome, Verdict, VerdictSettings
+from tollgate.evaluation.verdict import Verdict, VerdictSettings
 from tollgate.experiments.plan import ExperimentPlan
 from tollgate.registry import lifecycle
 from tollgate.registry.mlflow_projection import project_model
-from tollgate.registry.registration import register_job, reserve
-from tollgate.serving import release, rollout
+from tollgate.registry.registration import reserve
+from tollgate.serving import release
 from tollgate.serving.client import Prompt, VllmClient
 from tollgate.settings import settings
 from tollgate.store.session import transaction
@@ -29,12 +31,27 @@ PROBES = 3
 """Test questions that a version must answer with something before a route moves to it."""
 
 
-def validate(request: TrainingRequest, run_id: str, by: str) -> dict[str, Any]:
+def validate(params: Mapping[str, Any], hyperparameters: Sequence[str], run_id: str, by: str) -> dict[str, Any]:
     """Check everything that was asked for, write ``spec.json`` and the job's row.
+
+    Args:
+        params: The run's parameters, as the form sends them.
+        hyperparameters: The parameters that are fields of the training specification.
+        run_id: The run; the job's name follows from it.
+        by: Who asked.
 
     Raises:
         BadInputError: Everything that is wrong, at once.
     """
+    chosen = {name: params[name] for name in ("method", *hyperparameters) if params.get(name) is not None}
+    request = TrainingRequest(
+        model_name=params["model_name"],
+        dataset=params["dataset"],
+        base_model=params["base_model"] or None,
+        hyperparameters=chosen,
+        more_hyperparameters=params["more_hyperparameters"] or "",
+    )
+    plan_of(params["experiment"])
     with transaction() as session:
         job = create_job(session, request, run_id, by, settings())
         start_job(session, job.id)
@@ -51,7 +68,7 @@ def serve_candidate(job: Mapping[str, Any], by: str) -> dict[str, Any]:
     trained = Job.model_validate(job)
     registration = reserve(trained.name, trained.model_name, by)
     with transaction() as session:
-        finish_job(session, trained.id, "completed")
+        finish_job(session, trained.name, "completed")
     with VllmClient() as client:
         client.load_adapter(registration.served_name, Path(registration.model_path))
     return {"model_id": registration.model_id, "served_name": registration.served_name}
@@ -80,36 +97,10 @@ def evaluate(job: Mapping[str, Any], version: Mapping[str, Any], by: str, max_to
     return _accuracies(evaluation)
 
 
-def judge(job: Mapping[str, Any], verdict_settings: VerdictSettings) -> dict[str, Any]:
+def judge(job: Mapping[str, Any], threshold: float, margin: float) -> dict[str, Any]:
     """Pass, inconclusive or fail, with the reasons in words."""
-    return candidate.judge_candidate(Job.model_validate(job).folder, verdict_settings).model_dump(mode="json")
-
-
-def register(job: Mapping[str, Any], verdict: Mapping[str, Any], by: str) -> dict[str, Any]:
-    """Write version, verdict, figures and files to PostgreSQL and MLflow.
-
-    Raises:
-        ServiceUnavailableError: MLflow did not answer; the version and its verdict are kept, and a retry adds the rest.
-    """
-    trained, judged = Job.model_validate(job), Verdict.model_validate(verdict)
-    registration = register_job(
-        trained.name,
-        trained.model_name,
-        by,
-        judged.outcome.value,
-        judged.reasons,
-        EvaluationFolder(trained.folder).report,
-    )
-    return {
-        "model_id": registration.model_id,
-        "served_name": registration.served_name,
-        "mlflow": registration.mlflow_uri,
-    }
-
-
-def next_step(verdict: Mapping[str, Any]) -> Outcome:
-    """The outcome that the road forks by."""
-    return Verdict.model_validate(verdict).outcome
+    rules = VerdictSettings(threshold=threshold, margin=margin)
+    return candidate.judge_candidate(Job.model_validate(job).folder, rules).model_dump(mode="json")
 
 
 def has_champion(version: Mapping[str, Any]) -> bool:
@@ -118,61 +109,97 @@ def has_champion(version: Mapping[str, Any]) -> bool:
         return release.has_champion(session, version["model_id"])
 
 
-def promote(job: Mapping[str, Any], version: Mapping[str, Any], by: str, why: str) -> dict[str, Any]:
+def promote(
+    job: Mapping[str, Any],
+    version: Mapping[str, Any],
+    verdict: Mapping[str, Any],
+    answer: Mapping[str, Any] | None,
+    by: str,
+) -> dict[str, Any]:
     """Give the version its whole route and make it the production version.
+
+    Args:
+        job: What ``validate`` returned.
+        version: What ``serve_candidate`` returned.
+        verdict: What ``judge`` returned.
+        answer: The person's answer, if one was asked.
+        by: Who started the run.
 
     Raises:
         GateRefusedError: It answers nothing, or never passed.
     """
     with VllmClient() as client, transaction() as session:
-        done = release.promote(session, version["model_id"], by, why, _probes(job), client)
+        done = release.promote(session, version["model_id"], by, _why(verdict, answer), _probes(job), client)
     project_model(done.route)
     return done.model_dump(mode="json")
 
 
 def open_experiment(
-    job: Mapping[str, Any], version: Mapping[str, Any], by: str, plan: ExperimentPlan
+    job: Mapping[str, Any],
+    version: Mapping[str, Any],
+    plan: Mapping[str, Any],
+    verdict: Mapping[str, Any],
+    answer: Mapping[str, Any] | None,
+    by: str,
 ) -> dict[str, Any]:
     """Stage the version and let it share the champion's route.
 
     Raises:
         GateRefusedError: An experiment is running on the route already.
     """
+    why = _why(verdict, answer)
     with VllmClient() as client, transaction() as session:
-        done = release.open_test(session, version["model_id"], by, plan, _probes(job), client)
+        done = release.open_test(session, version["model_id"], by, why, plan_of(plan), _probes(job), client)
     project_model(done.route)
     return done.model_dump(mode="json")
 
 
-def refuse(version: Mapping[str, Any], verdict: Mapping[str, Any], by: str, person: str | None = None) -> None:
+def refuse(
+    version: Mapping[str, Any], verdict: Mapping[str, Any], answer: Mapping[str, Any] | None, by: str
+) -> NoReturn:
     """Archive a version that failed, or that a person turned down, and say why.
 
     Raises:
         GateRefusedError: Always; the text is the reason.
     """
-    judged = Verdict.model_validate(verdict)
-    reasons = " ".join(judged.reasons)
-    why = f"{person} said no to an {judged.outcome} verdict: {reasons}" if person else reasons
+    why = _why(verdict, answer)
     with transaction() as session:
         model = lifecycle.archive(session, version["model_id"], by, why)
     project_model(model.model_name)
     raise GateRefusedError(f"{model.served_name} was refused and is not deployed. {why}")
 
 
-def unload_candidate(version: Mapping[str, Any]) -> bool:
-    """Unload the version unless a route or an experiment uses it.
-
-    Returns:
-        True if it is unloaded.
-    """
-    with VllmClient() as client, transaction() as session:
-        return rollout.unload_if_unused(session, version["model_id"], client)
-
-
-def fail_job(job: Mapping[str, Any]) -> None:
-    """Mark the job as failed."""
+def fail_job(name: str) -> None:
+    """Mark a job as failed."""
     with transaction() as session:
-        finish_job(session, Job.model_validate(job).id, "failed")
+        finish_job(session, name, "failed")
+
+
+def plan_of(fields: Mapping[str, Any]) -> ExperimentPlan:
+    """The plan of an A/B test.
+
+    Raises:
+        BadInputError: One problem for each wrong field.
+    """
+    try:
+        return ExperimentPlan.model_validate(dict(fields))
+    except ValidationError as error:
+        problems = [
+            Problem("experiment." + ".".join(map(str, detail["loc"])), repr(detail["input"])[:200], detail["msg"])
+            for detail in error.errors()
+        ]
+        raise BadInputError("The plan of the A/B test is not valid.", problems) from error
+
+
+def _why(verdict: Mapping[str, Any], answer: Mapping[str, Any] | None) -> str:
+    judged = Verdict.model_validate(verdict)
+    reasons = f"Verdict {judged.outcome}: {' '.join(judged.reasons)}"
+    if answer is None:
+        return reasons
+    person = (answer.get("responded_by_user") or {}).get("name") or "somebody"
+    said = ", ".join(answer["chosen_options"])
+    why = (answer.get("params_input") or {}).get("reason")
+    return f"{person} said {said}{f' ({why})' if why else ''}. {reasons}"
 
 
 def _probes(job: Mapping[str, Any]) -> list[Prompt]:

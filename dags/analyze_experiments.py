@@ -1,0 +1,51 @@
+"""One look at every running A/B test: continue, promote the challenger, roll it back, or hold.
+
+Significance is asked once, when both arms have the planned number of users; until then a look says "continue".
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import CronTriggerTimetable, dag, get_current_context, task
+
+from runs.people import who
+from runs.policy import TASK_DEFAULTS
+
+
+@dag(
+    schedule=CronTriggerTimetable("*/15 * * * *", timezone="Asia/Seoul"),
+    catchup=False,
+    max_active_runs=1,
+    default_args=TASK_DEFAULTS,
+    tags=["tollgate", "experiments"],
+    doc_md=__doc__,
+)
+def analyze_experiments() -> None:
+    """Wire the looks."""
+
+    @task
+    def running() -> list[int]:
+        """All running experiments."""
+        from tollgate.workflow import experiments
+
+        return experiments.running_experiments()
+
+    @task
+    def look(experiment_id: int, run_id: str) -> dict[str, Any]:
+        """Users' means, Welch's t, Mann-Whitney's U, the interval, the sample ratio, and the decision."""
+        from tollgate.workflow import experiments
+
+        return experiments.look(experiment_id, run_id)
+
+    @task
+    def act(outcome: dict[str, Any]) -> dict[str, Any]:
+        """Move the route and the stages, if the decision is final."""
+        from tollgate.workflow import experiments
+
+        return experiments.act(outcome, who(get_current_context()))
+
+    act.expand(outcome=look.expand(experiment_id=running()))
+
+
+analyze_experiments()

@@ -1,0 +1,243 @@
+"""From a dataset version to a model version in production, in an A/B test, or refused with its reason.
+
+validate → train (container, GPU) → serve the candidate beside production → evaluate over HTTP → verdict → register →
+release, ask a person, or refuse. A release is a promotion where nothing serves the route yet, else an A/B test.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import Param, TriggerRule, chain, dag, get_current_context, task, task_group
+from vllm_rollout.operators import UnloadAdapterOperator
+
+from jobs.form import training_params
+from jobs.operator import ContainerJobOperator
+from jobs.records import mark_failed
+from mlflow_registry.operators import RegisterModelOperator
+from runs.approval import ANSWER, ReleaseApprovalOperator
+from runs.notes import note_failure
+from runs.people import who
+from runs.policy import TASK_DEFAULTS
+
+ANY_BRANCH = TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS
+JOB = "{{ ti.xcom_pull(task_ids='validate')['%s'] }}"
+HYPERPARAMETERS = (
+    "lora_rank",
+    "lora_alpha",
+    "learning_rate",
+    "epochs",
+    "batch_size",
+    "max_length",
+    "precision",
+    "seed",
+)
+
+PARAMS = {
+    "model_name": Param(
+        "highway-router",
+        type="string",
+        pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$",
+        title="Model",
+        description="Name of the model and of the route that it serves at the gateway.",
+        section="What",
+    ),
+    "dataset": Param(
+        "highway@latest",
+        type="string",
+        pattern=r"^[a-z0-9][a-z0-9._-]{0,99}@(v[1-9][0-9]*|latest)$",
+        title="Dataset version",
+        description="For example highway@v3, or highway@latest.",
+        section="What",
+    ),
+    "base_model": Param(
+        None,
+        type=["null", "string"],
+        title="Base model",
+        description="Absolute path of its folder; empty: the one that vLLM serves.",
+        section="What",
+    ),
+    "method": Param(
+        "lora",
+        type="string",
+        enum=["lora", "qlora"],
+        title="Method",
+        description="qlora trains the same adapter over a base in 4 bits.",
+        section="How",
+    ),
+    **training_params(HYPERPARAMETERS, section="How"),
+    "more_hyperparameters": Param(
+        "",
+        type=["null", "string"],
+        format="multiline",
+        title="More hyperparameters",
+        description='Further fields of the specification, as JSON: {"weight_decay": 0.01, "eval_steps": 100}.',
+        section="How",
+    ),
+    "gpus": Param(1, type="integer", minimum=0, maximum=8, title="GPUs", section="How"),
+    "threshold": Param(
+        0.90,
+        type="number",
+        exclusiveMinimum=0,
+        exclusiveMaximum=1,
+        title="Required accuracy",
+        description="Must be exceeded on the test part; its lower bound must reach it for an automatic release.",
+        section="Gate",
+    ),
+    "margin": Param(
+        0.02,
+        type="number",
+        exclusiveMinimum=0,
+        maximum=0.5,
+        title="Margin against the champion",
+        description="So much below the production version's accuracy still counts as no worse.",
+        section="Gate",
+    ),
+    "max_answer_tokens": Param(128, type="integer", minimum=1, maximum=8192, title="Longest answer", section="Gate"),
+    "experiment": Param(
+        {"minimum_effect": 0.3, "standard_deviation": 1.13},
+        type="object",
+        title="Plan of the A/B test",
+        description="Fields of ExperimentPlan, for example users_per_arm, minimum_effect, split, maximum_days.",
+        section="Release",
+    ),
+}
+
+
+@dag(
+    schedule=None,
+    catchup=False,
+    max_active_runs=8,
+    default_args=TASK_DEFAULTS,
+    tags=["tollgate", "training"],
+    doc_md=__doc__,
+    params=PARAMS,
+)
+def finetune() -> None:
+    """Wire the road."""
+
+    @task
+    def validate(params: dict[str, Any], run_id: str) -> dict[str, Any]:
+        """Check everything that was asked for before anything heavy starts."""
+        from tollgate.workflow import finetune as work
+
+        return work.validate(params, HYPERPARAMETERS, run_id, who(get_current_context()))
+
+    job = validate()
+    train = ContainerJobOperator(
+        task_id="train",
+        job_folder=JOB % "folder",
+        read_only_paths=[JOB % "base_model", JOB % "dataset_folder"],
+        gpus="{{ params.gpus }}",
+        pool="gpu",
+        execution_timeout=timedelta(days=7),
+        on_failure_callback=[note_failure, mark_failed],
+    )
+
+    @task_group
+    def candidate() -> tuple[Any, Any]:
+        """The candidate beside production, and what it is worth."""
+
+        @task
+        def serve(job: dict[str, Any]) -> dict[str, Any]:
+            """Load the candidate into vLLM under its own, immutable name."""
+            from tollgate.workflow import finetune as work
+
+            return work.serve_candidate(job, who(get_current_context()))
+
+        @task
+        def evaluate(job: dict[str, Any], version: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
+            """Put the test part to candidate, champion and base over HTTP."""
+            from tollgate.workflow import finetune as work
+
+            return work.evaluate(job, version, who(get_current_context()), params["max_answer_tokens"])
+
+        @task
+        def verdict(job: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
+            """Pass, inconclusive or fail, with the reasons in words."""
+            from tollgate.workflow import finetune as work
+
+            return work.judge(job, params["threshold"], params["margin"])
+
+        version = serve(job).as_setup()
+        judged = verdict(job)
+        chain(version, evaluate(job, version), judged)
+        return version, judged
+
+    version, judged = candidate()
+    job >> train >> version
+
+    register = RegisterModelOperator(
+        task_id="register",
+        job_name=JOB % "name",
+        model_name="{{ params.model_name }}",
+        verdict=judged["outcome"],
+        reasons=judged["reasons"],
+        evaluation=JOB % "folder" + "/evaluation",
+    )
+
+    @task.branch
+    def decide(outcome: str) -> str:
+        """Fork by the verdict."""
+        return {"pass": "release.choose", "inconclusive": "approval", "fail": "refuse"}[outcome]
+
+    approval = ReleaseApprovalOperator(
+        task_id="approval", approve="release.choose", reject="refuse", response_timeout=timedelta(days=14)
+    )
+
+    @task_group
+    def release() -> tuple[Any, list[Any]]:
+        """Into production: at once where nothing serves the route, else through an A/B test."""
+
+        @task.branch(trigger_rule=ANY_BRANCH)
+        def choose(version: dict[str, Any]) -> str:
+            """Fork by whether there is a champion."""
+            from tollgate.workflow import finetune as work
+
+            return "release.open_experiment" if work.has_champion(version) else "release.promote"
+
+        @task
+        def promote(job: dict[str, Any], version: dict[str, Any], verdict: dict[str, Any]) -> dict[str, Any]:
+            """Move the whole route to the version and make it the production version."""
+            from tollgate.workflow import finetune as work
+
+            context = get_current_context()
+            answer = context["ti"].xcom_pull(task_ids="approval", key=ANSWER)
+            return work.promote(job, version, verdict, answer, who(context))
+
+        @task
+        def open_experiment(
+            job: dict[str, Any], version: dict[str, Any], params: dict[str, Any], verdict: dict[str, Any]
+        ) -> dict[str, Any]:
+            """Share the champion's route between both versions."""
+            from tollgate.workflow import finetune as work
+
+            context = get_current_context()
+            answer = context["ti"].xcom_pull(task_ids="approval", key=ANSWER)
+            return work.open_experiment(job, version, params["experiment"], verdict, answer, who(context))
+
+        chosen = choose(version)
+        ways = [promote(job, version, judged), open_experiment(job, version, verdict=judged)]
+        chosen >> ways
+        return chosen, ways
+
+    @task(trigger_rule=ANY_BRANCH)
+    def refuse(version: dict[str, Any], verdict: dict[str, Any]) -> None:
+        """Archive the version and fail with the reason."""
+        from tollgate.workflow import finetune as work
+
+        context = get_current_context()
+        work.refuse(version, verdict, context["ti"].xcom_pull(task_ids="approval", key=ANSWER), who(context))
+
+    unload = UnloadAdapterOperator(
+        task_id="unload_unless_in_use", model_id="{{ ti.xcom_pull(task_ids='candidate.serve')['model_id'] }}"
+    )
+    decided, refused = decide(judged["outcome"]), refuse(version, judged)
+    chosen, ways = release()
+    register >> decided >> [chosen, approval, refused]
+    approval >> [chosen, refused]
+    [*ways, refused] >> unload.as_teardown(setups=version)
+
+
+finetune()

@@ -1,0 +1,59 @@
+"""Fine-tune again by itself: when a dataset gets a new version, and every Monday night. Off until someone turns it on.
+
+A run of `finetune` is started with the parameters below and the new version; its gates decide what becomes of it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
+from airflow.sdk import Asset, AssetOrTimeSchedule, CronTriggerTimetable, Param, dag, task
+
+from runs.policy import TASK_DEFAULTS
+
+DATASET = Asset(name="training_dataset", uri="tollgate://datasets")
+
+
+@dag(
+    schedule=AssetOrTimeSchedule(timetable=CronTriggerTimetable("0 2 * * 1", timezone="Asia/Seoul"), assets=[DATASET]),
+    catchup=False,
+    is_paused_upon_creation=True,
+    max_active_runs=1,
+    default_args=TASK_DEFAULTS,
+    tags=["tollgate", "training"],
+    doc_md=__doc__,
+    params={
+        "dataset": Param(
+            "highway@latest",
+            type="string",
+            title="Dataset version",
+            description="Used by the weekly run; after a new version, that version is used if it is of this dataset.",
+        ),
+        "finetune": Param(
+            {}, type="object", title="Parameters of finetune", description="Those that differ from its defaults."
+        ),
+    },
+)
+def retrain() -> None:
+    """Wire the trigger."""
+
+    @task.short_circuit(ignore_downstream_trigger_rules=False)
+    def choose(params: dict[str, Any], triggering_asset_events: Any) -> dict[str, Any] | None:
+        """The parameters of the run to start; none where the new version is of another dataset."""
+        from tollgate.workflow import retrain as work
+
+        events = [event.extra for asset in triggering_asset_events.values() for event in asset]
+        return work.parameters(params["dataset"], params["finetune"], events)
+
+    chosen = choose()
+    TriggerDagRunOperator(
+        task_id="finetune",
+        trigger_dag_id="finetune",
+        trigger_run_id="retrain__{{ run_id }}",
+        conf=chosen,
+        skip_when_already_exists=True,
+    )
+
+
+retrain()
