@@ -172,6 +172,9 @@ def _numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 def _problems(where: str, error: ValidationError) -> Iterator[Problem]:
     for detail in error.errors(include_url=False):
+        if detail["type"] == "json_invalid":
+            yield Problem(where, "a line that is no JSON", "one JSON object")
+            continue
         field = ".".join(map(str, detail["loc"]))
         found = "no value" if detail["type"] == "missing" else type(detail["input"]).__name__
         yield Problem(f"{where}, {field}" if field else where, found, detail["msg"])

@@ -55,7 +55,7 @@ def test_people_read_the_reasons_in_both_languages(tmp_path: Path) -> None:
         (b'{"id": "a", "correct": true}\n{"correct": true}\n', "line 2, id: found no value"),
         (b'{"id": "a", "expected": "x"}\n', "line 1, answer: found no value"),
         (b'{"id": "a", "correct": true}\n\n{"id": "a", "correct": true}\n', "line 3, id: found 'a'"),
-        (b'{"id": "a", "corr', "line 1"),
+        (b'{"id": "a", "corr', "line 1: found a line that is no JSON"),
         (b"", "is empty"),
         (b'{"id": "\xb0\xa1"}', "not text in UTF-8"),
     ],
