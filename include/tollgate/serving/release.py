@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import select
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from tollgate.errors import GateRefusedError
@@ -21,7 +21,7 @@ from tollgate.registry import lifecycle
 from tollgate.registry.lifecycle import Stage
 from tollgate.serving.client import Prompt, VllmClient
 from tollgate.serving.rollout import deploy, set_route
-from tollgate.store.tables import Experiment, RegisteredModel
+from tollgate.store.tables import Deployment, Experiment, RegisteredModel
 
 
 class Release(BaseModel):
@@ -131,6 +131,24 @@ def settle(session: Session, experiment_id: int, decision: Decision, by: str) ->
     lifecycle.archive(session, challenger.id, by, why)
     set_route(session, experiment.route, {champion.id: 1.0}, by)
     return _release("rolled_back", experiment, challenger, champion)
+
+
+def retire(session: Session, route: str, by: str, why: str) -> list[str]:
+    """Take every version of a route out of service: its experiment stops, its versions are archived, nothing serves it.
+
+    Returns:
+        The served names of the versions that were not archived yet.
+    """
+    now = func.clock_timestamp()
+    running = update(Experiment).where(Experiment.route == route, Experiment.status == "running")
+    session.execute(running.values(status="stopped", decision_reasons=[{"en": why}], end_date=now))
+    serving = update(Deployment).where(Deployment.route == route, Deployment.ended_at.is_(None))
+    session.execute(serving.values(ended_at=now))
+    in_use = {Stage.CANDIDATE, Stage.STAGING, Stage.PRODUCTION}
+    gone = [model for model in lifecycle.versions(session, route) if Stage(model.status) in in_use]
+    for model in gone:
+        lifecycle.archive(session, model.id, by, why)
+    return [model.served_name for model in gone]
 
 
 def _stage(session: Session, model_id: int, by: str, why: str) -> RegisteredModel:

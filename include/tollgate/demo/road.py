@@ -1,0 +1,342 @@
+"""The demo's road: three candidates for a router of customer messages, and an A/B test with simulated users.
+
+Everything goes through the doors that users have: Airflow's REST interface and the gateway.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import quantiles
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+
+from tollgate.demo.experiment import EXPERIMENT
+from tollgate.demo.follow import RunFollower
+from tollgate.demo.messages import SYSTEM_PROMPT, ab_messages
+from tollgate.demo.raw_data import write_raw
+from tollgate.demo.recipe import ADAPTERS, Candidate
+from tollgate.demo.summary import CandidateSummary, DatasetSummary, DemoSummary, ExperimentSummary
+from tollgate.demo.users import Crowd, Question, Visit, send_users
+from tollgate.errors import ServiceUnavailableError, TollgateError
+from tollgate.serving.release import retire
+from tollgate.settings import PROJECT, Settings
+from tollgate.stack import lifecycle
+from tollgate.stack.access import ADMIN, local_airflow
+from tollgate.stack.secrets import load_or_create
+from tollgate.store.session import transaction
+
+ROUTE = "highway-router"
+DATASET = "highway"
+DAGS = ("prepare_dataset", "finetune", "analyze_experiments")
+OPERATOR = "the demo's operator"
+NAMES: dict[Candidate, str] = {"first": "part of the data", "swapped": "swapped labels", "full": "all data"}
+FORM_FIELDS = ("method", "lora_rank", "lora_alpha", "learning_rate", "epochs", "batch_size", "max_length", "precision")
+WAVES = 4
+
+
+class DemoRoad:
+    """One walk along the road; what happened stands in :attr:`summary`.
+
+    Args:
+        configuration: The settings.
+        console: Where to say what happens.
+        seed: Seed of data and users.
+    """
+
+    def __init__(self, configuration: Settings, console: Console, seed: int = 0) -> None:
+        self.summary = DemoSummary()
+        self._settings = configuration
+        self._console = console
+        self._seed = seed
+
+    def walk(self) -> DemoSummary:
+        """Walk the whole road: base model, stack, data, three candidates, A/B test."""
+        with self._stage("base model"):
+            self._pretrain()
+        with self._stage("stack"):
+            lifecycle.up(self._settings, self._console)
+            self._wait_for_dags()
+            self._clear_route()
+        with self._stage("datasets"):
+            datasets = self._prepare_all()
+        self._finetune("first", datasets["first"])
+        self._finetune("swapped", datasets["swapped"])
+        self._finetune("full", datasets["full"])
+        with self._stage("A/B test"):
+            self._experiment()
+        self._judge()
+        return self.summary
+
+    def walk_real_data(self, source: Path, steps: int) -> DemoSummary:
+        """Take a file of the user's through the same road with a few training steps, and say what the gate said.
+
+        Args:
+            source: The file.
+            steps: Training steps.
+        """
+        with self._stage("base model"):
+            self._pretrain()
+        with self._stage("stack"):
+            lifecycle.up(self._settings, self._console)
+            self._wait_for_dags()
+        name = "".join(letter if letter.isalnum() else "-" for letter in source.stem.lower()).strip("-") or "dataset"
+        with self._stage("dataset"):
+            run_id = self._airflow.trigger("prepare_dataset", {"name": name, "source": str(source.resolve())})
+            version = self._end_of_prepare(run_id, f"prepare {source.name}")
+        conf = {
+            "model_name": name,
+            "dataset": version["reference"],
+            **{key: value for key, value in ADAPTERS["full"].model_dump().items() if key in FORM_FIELDS},
+            "max_length": self._settings.max_model_len,
+            "more_hyperparameters": json.dumps({"max_steps": steps}),
+        }
+        with self._stage(f"finetune {name}"):
+            self._candidate(name, version["reference"], conf)
+        self.summary.production = self._production(name)
+        self.summary.ok = self.summary.production is not None
+        return self.summary
+
+    @contextmanager
+    def _stage(self, name: str) -> Generator[None]:
+        self._console.rule(f"[bold]{name}", align="left")
+        started = time.monotonic()
+        yield
+        self.summary.seconds[name] = round(time.monotonic() - started, 1)
+
+    def _pretrain(self) -> None:
+        """Make the demo's base model in the machine-learning environment, unless it is there."""
+        script = PROJECT / "containers" / "trainer" / "pretrain.py"
+        command = [str(self._settings.ml_python), str(script), str(self._settings.models / "demo-base")]
+        with (
+            subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process,
+            self._console.status("pre-training the demo's base model …") as status,
+        ):
+            for line in process.stdout or ():
+                status.update(f"pre-training the demo's base model: {_in_words(line)}")
+        if process.returncode:
+            raise TollgateError(
+                f"The base model could not be made: {' '.join(command)} ended with {process.returncode}."
+            )
+        self._console.print(f"  {self._settings.models / 'demo-base'}", highlight=False)
+
+    def _wait_for_dags(self) -> None:
+        self._airflow = local_airflow()
+        deadline = time.monotonic() + 180
+        missing = list(DAGS)
+        with self._console.status("waiting until Airflow has read the DAGs …"):
+            while missing and time.monotonic() < deadline:
+                missing = [dag for dag in missing if not self._airflow.has_dag(dag)]
+                time.sleep(1)
+        if missing:
+            errors = "\n".join(f"{name}: {text[-500:]}" for name, text in self._airflow.import_errors().items())
+            raise ServiceUnavailableError(f"Airflow has not read {', '.join(missing)}.\n{errors}")
+        for dag in DAGS:
+            self._airflow.unpause(dag)
+
+    def _clear_route(self) -> None:
+        """Let an earlier demo's versions go, so that this one begins with a route that nothing serves."""
+        with transaction() as session:
+            gone = retire(session, ROUTE, OPERATOR, "a new run of the demo begins")
+        if gone:
+            self._console.print(f"  retired from an earlier run: {', '.join(gone)}", highlight=False)
+
+    def _prepare_all(self) -> dict[Candidate, str]:
+        """Bring all three raw files through the gates, side by side."""
+        runs: dict[Candidate, str] = {}
+        for candidate in ADAPTERS:
+            source = self._settings.home / "demo" / f"{candidate}.jsonl"
+            planted = write_raw(source, self._seed, candidate)
+            self._console.print(f"  {source.name}: {planted.lines:,} lines", highlight=False)
+            name = f"{DATASET}-swapped" if candidate == "swapped" else DATASET
+            description = f"Synthetic customer messages, {NAMES[candidate]}"
+            conf = {"name": name, "source": str(source), "description": description}
+            runs[candidate] = self._airflow.trigger("prepare_dataset", conf)
+        versions = {one: self._end_of_prepare(run_id, f"prepare, {NAMES[one]}") for one, run_id in runs.items()}
+        return {one: str(version["reference"]) for one, version in versions.items()}
+
+    def _end_of_prepare(self, run_id: str, title: str) -> dict[str, Any]:
+        self._console.print(f"  {title}", highlight=False)
+        follower = RunFollower(self._airflow, self._console)
+        if follower.follow("prepare_dataset", run_id, title) != "success":
+            note = self._airflow.run("prepare_dataset", run_id).get("note")
+            raise TollgateError(f"prepare_dataset failed: {note}")
+        version: dict[str, Any] = self._airflow.result("prepare_dataset", run_id, "split_and_write")
+        counts = version["counts"]
+        self.summary.dataset = DatasetSummary(
+            version=version["reference"],
+            rows_in=counts["rows_in"],
+            quarantined=counts["quarantined"],
+            dropped=counts["dropped"],
+            masked=counts["masked"],
+            splits=version["rows"],
+        )
+        return version
+
+    def _finetune(self, candidate: Candidate, dataset: str) -> None:
+        recipe = ADAPTERS[candidate].model_dump()
+        conf = {
+            "model_name": ROUTE,
+            "dataset": dataset,
+            **{name: value for name, value in recipe.items() if name in FORM_FIELDS},
+            "more_hyperparameters": json.dumps(
+                {name: value for name, value in recipe.items() if name not in FORM_FIELDS}
+            ),
+            "max_answer_tokens": 64,
+            "experiment": EXPERIMENT.plan.model_dump(mode="json"),
+        }
+        with self._stage(f"finetune, {NAMES[candidate]}"):
+            self._candidate(NAMES[candidate], dataset, conf)
+
+    def _candidate(self, name: str, dataset: str, conf: dict[str, Any]) -> None:
+        run_id = self._airflow.trigger("finetune", {**conf, "seed": self._seed})
+        follower = RunFollower(self._airflow, self._console, ("Approve", f"answered by {OPERATOR}"))
+        follower.follow("finetune", run_id, f"finetune, {name}")
+
+        def result(task: str) -> dict[str, Any]:
+            found = self._airflow.result("finetune", run_id, task)
+            if found is None:
+                note = self._airflow.run("finetune", run_id).get("note") or "see its log"
+                raise TollgateError(f"finetune ({name}) ended without {task}: {note}")
+            return dict(found)
+
+        verdict, version = result("candidate.verdict"), result("candidate.serve")
+        figures, training = result("candidate.evaluate"), result("train")
+        if figures["base"]:
+            self.summary.base_accuracy = figures["base"]["accuracy"]
+        released = self._airflow.result("finetune", run_id, "release.promote") or self._airflow.result(
+            "finetune", run_id, "release.open_experiment"
+        )
+        outcome = {"promoted": "in production", "experiment": "A/B test against production"}.get(
+            (released or {}).get("action", ""), "refused"
+        )
+        self.summary.candidates.append(
+            CandidateSummary(
+                name=name,
+                dataset=dataset,
+                accuracy=verdict["accuracy"],
+                lower_bound=verdict["lower_bound"],
+                verdict=verdict["outcome"],
+                reasons=verdict["reasons"],
+                model_version=version["served_name"],
+                outcome=outcome,
+                approved_by=OPERATOR if follower.answered else None,
+                training_seconds=training.get("seconds"),
+            )
+        )
+        for reason in verdict["reasons"]:
+            self._console.print(f"  [bold]{verdict['outcome']}[/]: {reason}", highlight=False)
+
+    def _experiment(self) -> None:
+        """Send simulated users until the analysis decides, in at most :data:`WAVES` waves."""
+        visits: list[Visit] = []
+        outcome: dict[str, Any] | None = None
+        for wave in range(WAVES):
+            users = EXPERIMENT.users if wave == 0 else EXPERIMENT.users // 4
+            visits += self._send(users, len(visits))
+            outcome = self._look()
+            if outcome is None or outcome["decision"]["final"]:
+                break
+        if outcome is None:
+            self.summary.problems.append("There was no running experiment to look at.")
+            return
+        self.summary.experiment = _experiment_summary(outcome, visits)
+        self.summary.production = self._production(ROUTE)
+
+    def _send(self, users: int, first_user: int) -> list[Visit]:
+        key = load_or_create(self._settings.secrets_file).gateway_admin_key
+        crowd = Crowd(
+            route=ROUTE,
+            questions=[
+                Question(system=SYSTEM_PROMPT, text=message.text, right_answer=json.loads(message.label.to_json()))
+                for message in ab_messages(self._seed)
+            ],
+            users=users,
+            first_user=first_user,
+            questions_each=EXPERIMENT.questions_each,
+            seed=self._seed,
+        )
+        with Progress(console=self._console, transient=True) as progress:
+            bar = progress.add_task("simulated users", total=users)
+            visits = send_users(self._settings.gateway_address, key, crowd, lambda _: progress.advance(bar))
+        asked = sum(len(visit.ratings) + visit.failed for visit in visits)
+        self._console.print(f"  {users} simulated users asked and rated {asked:,} questions", highlight=False)
+        return visits
+
+    def _look(self) -> dict[str, Any] | None:
+        run_id = self._airflow.trigger("analyze_experiments", {})
+        RunFollower(self._airflow, self._console).follow("analyze_experiments", run_id, "analyze_experiments")
+        for index in range(8):
+            outcome = self._airflow.result("analyze_experiments", run_id, "look", index)
+            if outcome is None or str(outcome["name"]).startswith(f"{ROUTE}-"):
+                return outcome
+        return None
+
+    def _production(self, model_name: str) -> dict[str, str] | None:
+        from tollgate.registry.lifecycle import champion
+
+        with transaction() as session:
+            model = champion(session, model_name)
+        return {"version": model.served_name, "route": model_name} if model else None
+
+    def _judge(self) -> None:
+        """Say whether all went as it must."""
+        found = self.summary
+        first, swapped, full = found.candidates
+        decision = found.experiment.decision if found.experiment else "none"
+        musts = {
+            f"the candidate from part of the data must reach production, it was: {first.outcome}": first.outcome
+            == "in production",
+            f"the candidate from swapped labels must be refused, it was: {swapped.outcome}": swapped.outcome
+            == "refused",
+            f"the candidate from all data must meet production in an A/B test, it was: {full.outcome}": full.outcome
+            == "A/B test against production",
+            f"the A/B test must promote the better candidate, it decided: {decision}": decision == "promote",
+            "the promoted candidate must serve the route": (found.production or {}).get("version")
+            == full.model_version,
+        }
+        found.problems += [must for must, held in musts.items() if not held]
+        found.ok = not found.problems
+
+
+def _experiment_summary(outcome: dict[str, Any], visits: list[Visit]) -> ExperimentSummary:
+    analysis, decision = outcome["analysis"], outcome["decision"]
+    comparison = analysis["comparison"] or {}
+    milliseconds = sorted(1000 * second for visit in visits for second in visit.seconds)
+    cuts = quantiles(milliseconds, n=100) if len(milliseconds) > 1 else [0.0] * 99
+    return ExperimentSummary(
+        name=outcome["name"],
+        users={arm: figures["users"] for arm, figures in analysis["arms"].items()},
+        means={arm: figures["mean"] for arm, figures in analysis["arms"].items()},
+        p_values={"welch": comparison.get("welch_p"), "mann_whitney": comparison.get("mann_whitney_p")},
+        interval={"low": comparison.get("low"), "high": comparison.get("high")},
+        decision=decision["action"],
+        reasons=decision["reasons"],
+        requests=len(milliseconds) + sum(visit.failed for visit in visits),
+        failed_requests=sum(visit.failed for visit in visits),
+        latency_ms={"p50": round(cuts[49], 1), "p99": round(cuts[98], 1)},
+    )
+
+
+def addresses(configuration: Settings) -> dict[str, str]:
+    """What to open after the demo, and how to log in."""
+    secret = configuration.secrets_file
+    return {
+        "Airflow": f"{configuration.airflow_address} (user {ADMIN}, password: airflow_admin_password in {secret})",
+        "MLflow": configuration.mlflow_address,
+        "gateway": f"{configuration.gateway_address}/v1 (bearer key: gateway_admin_key in {secret})",
+    }
+
+
+def _in_words(line: str) -> str:
+    try:
+        report = json.loads(line)
+    except ValueError:
+        return line.strip()
+    return ", ".join(f"{name} {value}" for name, value in report.items())
