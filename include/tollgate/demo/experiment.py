@@ -13,7 +13,7 @@ QUESTIONS_EACH = 20
 class DemoExperiment(BaseModel):
     """Plan and crowd.
 
-    A simulated user gives 4 or 5 to a right answer and 1 or 2 to a wrong one: the mean is ``1.5 + 3 accuracy``, and over
+    A simulated user gives 4 or 5 to a right answer and 1 or 2 to a wrong one: the mean is ``1.5 + 3 accuracy``. Over
     20 questions a user's mean has a standard deviation of about 0.2 at an accuracy of 0.93.
     """
 
