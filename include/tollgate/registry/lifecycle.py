@@ -78,6 +78,15 @@ class StageChange:
     at: dt.datetime
 
 
+def lock_model(session: Session, model_name: str) -> None:
+    """Let the transactions that change one model's versions follow one another, until the caller's ends.
+
+    Every change takes this lock by itself. Who takes further locks, as a rollout does, takes this one first, so that
+    all take them in the same order and none waits for another that waits for it.
+    """
+    session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"model:{model_name}", 0))))
+
+
 def reserve_version(
     session: Session,
     model_name: str,
@@ -103,7 +112,7 @@ def reserve_version(
     Raises:
         BadInputError: The job is unknown, or has already given a version of another model name.
     """
-    _lock(session, model_name)
+    lock_model(session, model_name)
     known = session.scalar(select(RegisteredModel).where(RegisteredModel.finetuning_job_id == job_id))
     if known is not None:
         if known.model_name != model_name:
@@ -180,7 +189,7 @@ def move(
         allowed = ", ".join(sorted(ALLOWED[start]))
         raise BadInputError("No such transition.", [Problem("to_stage", goal, f"from {start}: {allowed}")])
     model = get(session, model_id)
-    _lock(session, model.model_name)
+    lock_model(session, model.model_name)
     session.refresh(model)
     return _compare_and_set(session, model, start, goal, by, why)
 
@@ -205,7 +214,7 @@ def promote_to_production(
         StageConflictError: It is in a stage that has no way to production, or ``replacing`` is not the champion.
     """
     model = get(session, model_id)
-    _lock(session, model.model_name)
+    lock_model(session, model.model_name)
     session.refresh(model)
     if model.status == Stage.PRODUCTION.value:
         return model
@@ -228,7 +237,7 @@ def archive(session: Session, model_id: int, by: str, why: str) -> RegisteredMod
         BadInputError: There is no such version.
     """
     model = get(session, model_id)
-    _lock(session, model.model_name)
+    lock_model(session, model.model_name)
     session.refresh(model)
     if model.status == Stage.ARCHIVED.value:
         return model
@@ -365,11 +374,6 @@ def _write_down(session: Session, model: RegisteredModel, start: Stage | None, g
         )
     )
     session.flush()
-
-
-def _lock(session: Session, model_name: str) -> None:
-    """Let the transactions that change one model's versions follow one another, without deadlocks, until they end."""
-    session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(f"model:{model_name}", 0))))
 
 
 def parse_verdict(text: str | None) -> Verdict | None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tollgate.registry import lifecycle, registration
 from tollgate.registry.registration import Registration
+from tollgate.settings import settings
 from tollgate.store.session import transaction
 from tollgate.store.tables import FinetuningJob
 
@@ -22,7 +24,10 @@ def finished_job(postgres_url: str, tmp_path: Path) -> Callable[[str], str]:
         with transaction() as session:
             session.add(
                 FinetuningJob(
-                    job_name=name, base_model="/models/base", method="lora", hyperparameters={},
+                    job_name=name,
+                    base_model="/models/base",
+                    method="lora",
+                    hyperparameters={},
                     output_dir=str(tmp_path / name),
                 )
             )
@@ -43,3 +48,13 @@ def staged(finished_job: Callable[[str], str]) -> Callable[[str], Registration]:
         return version
 
     return make
+
+
+@pytest.fixture
+def mlflow_down(monkeypatch: pytest.MonkeyPatch, postgres_url: str) -> Iterator[None]:
+    """MLflow's address is one where nobody answers."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, but nobody listens
+        monkeypatch.setenv("TOLLGATE_MLFLOW_URL", f"http://127.0.0.1:{taken.getsockname()[1]}")
+        settings.cache_clear()
+        yield

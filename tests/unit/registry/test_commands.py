@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+from tests.unit.serving.fake_vllm import FakeVllm, write_adapter, write_base
 from typer.testing import CliRunner
 
 from tollgate.errors import BadInputError, GateRefusedError
@@ -13,6 +15,8 @@ from tollgate.registry import lifecycle
 from tollgate.registry.commands import app
 from tollgate.registry.lifecycle import StageConflictError
 from tollgate.registry.registration import Registration, reserve
+from tollgate.serving import rollout
+from tollgate.settings import settings
 from tollgate.store.session import transaction
 
 Staged = Callable[[str], Registration]
@@ -60,6 +64,54 @@ def test_history_says_who_and_why(staged: Staged) -> None:
 def test_a_wrong_stage_is_named_with_the_right_ones(postgres_url: str) -> None:
     with pytest.raises(BadInputError, match="candidate, staging, production, archived"):
         _run("list", "--stage", "prod")
+
+
+@pytest.fixture
+def vllm(mlflow_down: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeVllm]:
+    """A server of which the settings know; MLflow is down meanwhile."""
+    with FakeVllm() as server:
+        monkeypatch.setenv("TOLLGATE_VLLM_URLS", json.dumps([server.address]))
+        monkeypatch.setenv("TOLLGATE_BASE_MODEL", str(write_base(tmp_path / "base")))
+        settings.cache_clear()
+        yield server
+
+
+def _served() -> dict[str, list[str]]:
+    """The versions of each route, and those in production."""
+    with transaction() as session:
+        served = [
+            lifecycle.get(session, model_id).served_name for model_id in rollout.current(session, "highway-router")
+        ]
+        return {"route": served, "production": [v.served_name for v in lifecycle.versions(session, stage="production")]}
+
+
+def test_promote_and_rollback_move_stage_and_route_together(staged: Staged, vllm: FakeVllm, tmp_path: Path) -> None:
+    for name in ("job-1", "job-2"):
+        write_adapter(Path(staged(name).model_path), tmp_path / "base")
+    _run("promote", "highway-router@v1", "--why", "first")
+    told = json.loads(_run("promote", "highway-router@v2", "--why", "better", "--json"))
+    assert (told["served_name"], told["stage"], told["replaced"]) == (
+        "highway-router@v2",
+        "production",
+        "highway-router@v1",
+    )
+    assert told["mlflow"] is False
+    assert _served() == {"route": ["highway-router@v2"], "production": ["highway-router@v2"]}
+    assert json.loads(_run("promote", "highway-router@v2", "--why", "again", "--json"))["changed"] is False
+
+    assert "highway-router@v1 is in production" in _run("rollback", "highway-router@v2", "--why", "worse")
+    assert _served() == {"route": ["highway-router@v1"], "production": ["highway-router@v1"]}
+    assert set(vllm.loaded) == {"highway-router@v1", "highway-router@v2"}
+
+
+def test_a_version_that_does_not_load_changes_nothing(staged: Staged, vllm: FakeVllm, tmp_path: Path) -> None:
+    first, second = staged("job-1"), staged("job-2")
+    write_adapter(Path(first.model_path), tmp_path / "base")
+    write_adapter(Path(second.model_path), tmp_path / "base", hidden=8)
+    _run("promote", "highway-router@v1", "--why", "first")
+    with pytest.raises(BadInputError):
+        _run("promote", "highway-router@v2", "--why", "better")
+    assert _served() == {"route": ["highway-router@v1"], "production": ["highway-router@v1"]}
 
 
 def test_promote_refuses_what_never_passed(finished_job: Callable[[str], str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,19 +10,9 @@ import pytest
 
 from tollgate.errors import BadInputError, ServiceUnavailableError
 from tollgate.registry import lifecycle, registration
-from tollgate.settings import settings
 from tollgate.store.session import transaction
 
 Job = Callable[[str], str]
-
-
-@pytest.fixture
-def mlflow_down(monkeypatch: pytest.MonkeyPatch, postgres_url: str) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # bound, but nobody listens
-        monkeypatch.setenv("TOLLGATE_MLFLOW_URL", f"http://127.0.0.1:{taken.getsockname()[1]}")
-        settings.cache_clear()
-        yield
 
 
 def test_a_reserved_version_is_small_enough_for_an_xcom(finished_job: Job, tmp_path: Path) -> None:
