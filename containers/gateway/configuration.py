@@ -1,0 +1,35 @@
+"""The gateway's own settings, from ``TOLLGATE_GATEWAY_*``; ``tollgate.settings`` says where everything is."""
+
+from __future__ import annotations
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from tollgate.settings import PROJECT
+
+
+class GatewayOptions(BaseSettings):
+    """Every setting of the gateway, one field each."""
+
+    model_config = SettingsConfigDict(env_prefix="TOLLGATE_GATEWAY_", env_file=str(PROJECT / ".env"), extra="ignore")
+
+    key: SecretStr | None = Field(
+        None, description="Bearer key that clients must show; empty: no key, and this machine's clients only."
+    )
+    user_secret: SecretStr | None = Field(
+        None,
+        description="Secret of the users' pseudonyms; empty: the bearer key. A new one gives every user a new arm.",
+    )
+    log_text: bool = Field(True, description="Whether questions and answers are kept in the request log.")
+    max_body_bytes: int = Field(8 * 2**20, ge=1024, description="Largest request body.")
+    upstream_timeout: float = Field(300.0, gt=0, description="Seconds that one answer may take, streams included.")
+    connect_timeout: float = Field(2.0, gt=0, description="Seconds to wait for a connection to vLLM or PostgreSQL.")
+    refresh_seconds: float = Field(0.5, gt=0, le=60, description="How often routes and experiments are read again.")
+    log_entries: int = Field(50_000, ge=1, description="Log entries kept in memory while PostgreSQL is away.")
+    log_pause: float = Field(0.2, gt=0, le=60, description="Seconds between two writes of the log.")
+
+    @property
+    def pseudonym_secret(self) -> str:
+        """The secret that users are hashed with."""
+        secret = self.user_secret or self.key
+        return secret.get_secret_value() if secret else ""
