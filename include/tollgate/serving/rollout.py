@@ -247,13 +247,13 @@ def _kept(session: Session) -> dict[str, RegisteredModel]:
 
 
 def _former(session: Session, route: str) -> list[dict[int, float]]:
-    """The route's past states, newest first; ``set_route`` ends all rows of a state at the same instant."""
+    """The route's past states, newest first; ``set_route`` starts all rows of a state at the same instant."""
     rows = session.scalars(
         select(Deployment)
         .where(Deployment.route == route, Deployment.ended_at.is_not(None))
-        .order_by(Deployment.ended_at.desc())
+        .order_by(Deployment.started_at.desc())
     )
-    return [{row.model_id: row.weight for row in state} for _, state in groupby(rows, key=lambda row: row.ended_at)]
+    return [{row.model_id: row.weight for row in state} for _, state in groupby(rows, key=lambda row: row.started_at)]
 
 
 def _load_and_look(model: RegisteredModel, prompts: Sequence[Prompt], client: VllmClient) -> dict[str, list[str]]:
