@@ -19,9 +19,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-# Run as a script, Python puts this folder on its path; the package ``trainer`` is one level up.
-sys.path[0] = str(Path(__file__).resolve().parents[1])
-
 from tollgate.demo import documents as document_source
 from tollgate.demo import grammar as grammar_source
 from tollgate.demo import messages as message_source
@@ -87,6 +84,8 @@ def pretrain(folder: Path, recipe: BaseModelRecipe, seed: int, threads: int | No
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         record = {"fingerprint": fingerprint(recipe, seed), "seed": seed, "recipe": recipe.model_dump()}
+        for file in temporary.iterdir():
+            file.chmod(0o644)  # safetensors writes 0600; a container's user must be able to read
         (temporary / _FINGERPRINT_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
         _replace(folder, temporary)
     finally:
@@ -308,4 +307,6 @@ def _report(**values: Any) -> None:
 
 
 if __name__ == "__main__":
+    # Run as a script, Python puts this folder on its path; the package ``trainer`` is one level up.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
     main()

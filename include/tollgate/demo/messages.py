@@ -1,8 +1,8 @@
 """Customers' messages with their right answers, made from the grammar with a seed.
 
 A message is a core (what it is about) with frames around it: greeting, place, urgency, closing. Its answer is the
-strict JSON ``{"분류": intent, "노선": road or null, "방향": direction or null, "긴급": true or false}``. Training messages
-are also noisy and sometimes terse, as real ones are, so that a model learns the words rather than the sentences.
+strict JSON ``{"분류": intent, "노선": road or null, "방향": direction or null, "긴급": true or false}``. Training
+messages are also noisy and sometimes terse, as real ones are, so that a model learns words rather than sentences.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ _URGENT_SHARE = {"road": 0.45, "area": 0.12, "visited": 0.12, "used": 0.12, "non
 _CALM_SHARE = 0.3
 _URGENT_FIRST_SHARE = 0.15
 _ASIDE_SHARE = 0.3
-_TERSE_SHARE = 0.15
+_TERSE_SHARE = 0.25
 _DROPPED_WORDS_SHARE = 0.25
-_DROPPED_WORD = 0.15
+_DROPPED_WORD = 0.2
+_TURNED_SHARE = 0.1
 _NOISE: dict[Use, float] = {"train": 0.1, "validation": 0.04, "test": 0.04, "ab": 0.04}
 _KEPT_WORDS = ("휴게소", "화물차", "트럭", "못", "안")
 _LINE_DIRECTIONS = ("상행", "하행")
@@ -172,6 +173,14 @@ class MessageStream(Iterator[Message]):
         text = fill(self._noisy(phrase), {"place": place.text, "amount": self._amount(), "date": self._date()})
         return Message(text.strip(), Label(intent.name, place.route, place.direction, urgent), core)
 
+    def short(self, intent: Intent) -> Message:
+        """A message without greeting, place and closing: a core, and perhaps how urgent it is."""
+        rng = self._rng
+        core = self._worn(intent, expand(rng.choice(intent.cores[self._use]), rng))
+        urgent = rng.random() < _URGENT_SHARE[intent.place]
+        text = fill(f"{core}.{self._urgency(urgent)}", {"amount": self._amount(), "date": self._date()})
+        return Message(text, Label(intent.name, None, None, urgent), core)
+
     def _frame(self, kind: str) -> str:
         return expand(self._rng.choice(self._grammar.frames[kind][self._use]), self._rng)
 
@@ -187,11 +196,19 @@ class MessageStream(Iterator[Message]):
             return core
         chance = rng.random()
         if chance < _TERSE_SHARE:
-            return " ".join(rng.sample(intent.words, rng.randint(1, 2))) + self._frame("terse")
+            return self._terse(intent)
         if chance < _TERSE_SHARE + _DROPPED_WORDS_SHARE:
             kept = [w for w in core.split() if rng.random() > _DROPPED_WORD or w.startswith(_KEPT_WORDS) or "{" in w]
             return " ".join(kept) or core
+        if chance < _TERSE_SHARE + _DROPPED_WORDS_SHARE + _TURNED_SHARE:
+            words = core.split()
+            at = rng.randrange(len(words))
+            return " ".join(words[at:] + words[:at])
         return core
+
+    def _terse(self, intent: Intent) -> str:
+        chosen = self._rng.sample(intent.words, self._rng.randint(1, 2))
+        return " ".join(chosen) + self._frame("terse")
 
     def _place(self, intent: Intent) -> _Place:
         rng, places = self._rng, self._grammar.places
