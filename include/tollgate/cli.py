@@ -85,9 +85,12 @@ def up(
     started = lifecycle.up(configuration, console, without or ())
     if started.already_running:
         console.print("The stack is running already; nothing to do.")
-    console.print(f"Airflow  {configuration.airflow_address}  user admin, password in {configuration.secrets_file}")
-    console.print(f"MLflow   {configuration.mlflow_address}")
-    console.print(f"Gateway  {configuration.gateway_address}")
+    addresses = (
+        f"Airflow  {configuration.airflow_address}  user admin, password in {configuration.secrets_file}",
+        f"MLflow   {configuration.mlflow_address}",
+        f"Gateway  {configuration.gateway_address}",
+    )
+    console.print(*addresses, sep="\n", soft_wrap=True, highlight=False)
 
 
 def down() -> None:

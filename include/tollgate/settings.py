@@ -6,8 +6,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from tollgate.errors import BadInputError, Problem
 
 PROJECT = Path(__file__).resolve().parents[2]
 """The checkout: the folder that holds ``dags``, ``plugins``, ``include`` and ``containers``."""
@@ -48,6 +50,11 @@ class Settings(BaseSettings):
     base_model_name: str = Field("base", description="Name under which vLLM serves the base model.")
     max_lora_rank: int = Field(32, ge=1, le=512, description="Largest adapter rank that vLLM accepts.")
     max_model_len: int = Field(512, ge=16, description="Longest prompt and answer, in tokens, that vLLM serves.")
+
+    @field_validator("home", "ml_python", "base_model")
+    @classmethod
+    def _absolute(cls, path: Path | None) -> Path | None:
+        return None if path is None else path.absolute()  # the stack's processes must all mean the same place
 
     @property
     def datasets(self) -> Path:
@@ -111,5 +118,18 @@ class Settings(BaseSettings):
 
 @lru_cache
 def settings() -> Settings:
-    """The process's settings, read once."""
-    return Settings()
+    """The process's settings, read once.
+
+    Raises:
+        BadInputError: A setting has a value that it cannot have.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        problems = [
+            Problem(f"TOLLGATE_{'.'.join(map(str, fault['loc'])).upper()}", repr(fault["input"]), fault["msg"])
+            for fault in error.errors()
+        ]
+        raise BadInputError("The settings are wrong (environment or .env).", problems) from error
+    except SettingsError as error:
+        raise BadInputError(f"The settings are wrong (environment or .env): {error}") from error

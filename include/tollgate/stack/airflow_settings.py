@@ -26,7 +26,7 @@ def airflow_environment(configuration: Settings, secrets: Secrets) -> dict[str, 
         secrets: Keys for tokens, sessions and stored connections.
     """
     home = configuration.home / "airflow"
-    options = {
+    options: dict[str, dict[str, object]] = {
         "core": {
             "auth_manager": FAB,
             "executor": "LocalExecutor",

