@@ -1,6 +1,6 @@
 """From a raw file to an immutable, gated, leak-free dataset version.
 
-ingest → personal data → duplicates → quality → contract → split and version. Each gate is one task over the run's work
+ingest → personal data → duplicates → quality → split → contract → version. Each gate is one task over the run's work
 folder, so that a killed task can be run again with the same outcome. The new version triggers `retrain`, if that is on.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.sdk import Asset, Param, chain, dag, get_current_context, task, teardown
+from airflow.sdk import Asset, Param, dag, get_current_context, task, teardown
 
 from runs.people import who
 from runs.policy import TASK_DEFAULTS
@@ -53,41 +53,69 @@ DATASET = Asset(name="training_dataset", uri="tollgate://datasets")
 def prepare_dataset() -> None:
     """Wire the gates."""
 
-    @task
+    @task(multiple_outputs=False)
     def ingest(params: dict[str, Any], run_id: str) -> dict[str, Any]:
         """Read the source; broken rows go to quarantine."""
-        from tollgate.workflow import prepare
-
-        return prepare.ingest(params["name"], params["source"], params["gates"], run_id)
-
-    @task
-    def run_gate(params: dict[str, Any], run_id: str) -> dict[str, Any]:
-        """Run the gate that the task is named after."""
-        from tollgate.workflow import prepare
-
-        return prepare.run_gate(get_current_context()["ti"].task_id, params["gates"], run_id)
-
-    @task(outlets=[DATASET])
-    def split_and_write(params: dict[str, Any], run_id: str, outlet_events: Any) -> dict[str, Any]:
-        """Split by cluster and category, write the version, announce it."""
-        from tollgate.workflow import prepare
+        from tollgate.gates import stages
 
         by = who(get_current_context())
-        version = prepare.split_and_write(params["name"], params["gates"], run_id, by, params["description"])
+        return stages.ingest(params["name"], params["source"], params["gates"], run_id, params["description"], by)
+
+    @task(multiple_outputs=False)
+    def mask_personal_data(stage: dict[str, Any]) -> dict[str, Any]:
+        """Mask resident numbers, phone numbers, names and the like."""
+        from tollgate.gates import stages
+
+        return stages.mask_personal_data(stage)
+
+    @task(multiple_outputs=False)
+    def drop_duplicates(stage: dict[str, Any]) -> dict[str, Any]:
+        """Drop exact and near duplicates, keeping the best of each group."""
+        from tollgate.gates import stages
+
+        return stages.drop_duplicates(stage)
+
+    @task(multiple_outputs=False)
+    def score_quality(stage: dict[str, Any]) -> dict[str, Any]:
+        """Drop rows of low quality, and toxic ones."""
+        from tollgate.gates import stages
+
+        return stages.score_quality(stage)
+
+    @task(multiple_outputs=False)
+    def split(stage: dict[str, Any]) -> dict[str, Any]:
+        """Plan training, validation and test, by cluster and category."""
+        from tollgate.gates import stages
+
+        return stages.split(stage)
+
+    @task(multiple_outputs=False)
+    def check_contract(stage: dict[str, Any]) -> dict[str, Any]:
+        """Hold what would be written against the contract (Great Expectations)."""
+        from tollgate.gates import stages
+
+        return stages.check_contract(stage)
+
+    @task(outlets=[DATASET], multiple_outputs=False)
+    def write_version(stage: dict[str, Any], outlet_events: Any) -> dict[str, Any]:
+        """Write the immutable version and its records, and announce it."""
+        from tollgate.gates import stages
+
+        version = stages.write_version(stage)
         outlet_events[DATASET].extra = {"dataset": version["reference"]}
         return version
 
     @teardown
-    def discard_work(run_id: str) -> None:
+    def discard_work(stage: dict[str, Any]) -> None:
         """Delete the work files, which hold personal data."""
-        from tollgate.workflow import prepare
+        from tollgate.gates import stages
 
-        prepare.discard_work(run_id)
+        stages.discard(stage)
 
-    gates = ("mask_personal_data", "drop_duplicates", "score_quality", "check_contract")
-    steps = [ingest(), *(run_gate.override(task_id=gate)() for gate in gates), split_and_write()]
-    chain(*steps)
-    steps[-1] >> discard_work().as_teardown(setups=steps[0])
+    ingested = ingest()
+    good = score_quality(drop_duplicates(mask_personal_data(ingested)))
+    written = write_version(check_contract(split(good)))
+    written >> discard_work(ingested).as_teardown(setups=ingested)
 
 
 prepare_dataset()

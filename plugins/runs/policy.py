@@ -12,7 +12,11 @@ from runs.notes import note_failure
 RETRY_POLICY = ExceptionRetryPolicy(
     rules=[
         RetryRule(
-            exception=["tollgate.errors.BadInputError", "tollgate.errors.GateRefusedError"],
+            exception=[
+                "tollgate.errors.BadInputError",
+                "tollgate.errors.GateRefusedError",
+                "tollgate.registry.lifecycle.StageConflictError",
+            ],
             action=RetryAction.FAIL,
             reason="The same input would be refused again.",
         ),

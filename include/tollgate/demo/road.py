@@ -167,7 +167,7 @@ class DemoRoad:
         if follower.follow("prepare_dataset", run_id, title) != "success":
             note = self._airflow.run("prepare_dataset", run_id).get("note")
             raise TollgateError(f"prepare_dataset failed: {note}")
-        version: dict[str, Any] = self._airflow.result("prepare_dataset", run_id, "split_and_write")
+        version: dict[str, Any] = self._airflow.result("prepare_dataset", run_id, "write_version")
         counts = version["counts"]
         self.summary.dataset = DatasetSummary(
             version=version["reference"],
@@ -175,7 +175,7 @@ class DemoRoad:
             quarantined=counts["quarantined"],
             dropped=counts["dropped"],
             masked=counts["masked"],
-            splits=version["rows"],
+            splits=counts["splits"],
         )
         return version
 

@@ -68,6 +68,8 @@ def promote(
         GateRefusedError: Its verdict does not allow it, or it answers nothing.
         ServiceUnavailableError: A replica did not answer; nothing was changed.
     """
+    model = lifecycle.get(session, model_id)
+    lifecycle.lock_model(session, model.model_name)  # before adapter and route, the same order everywhere
     model = _stage(session, model_id, by, why)
     former = lifecycle.champion(session, model.model_name)
     deploy(session, model.model_name, model.id, by, prompts, client)
@@ -93,6 +95,7 @@ def open_test(
     """
     model = lifecycle.get(session, model_id)
     route = model.model_name
+    lifecycle.lock_model(session, route)
     champion = lifecycle.champion(session, route)
     if champion is None:
         raise GateRefusedError(f"{route} has no production version to test {model.served_name} against.")
@@ -119,6 +122,7 @@ def settle(session: Session, experiment_id: int, decision: Decision, by: str) ->
     A decision that is not final changes nothing.
     """
     experiment = session.get_one(Experiment, experiment_id)
+    lifecycle.lock_model(session, experiment.route)
     champion = lifecycle.get(session, experiment.model_a_id)
     challenger = lifecycle.get(session, experiment.model_b_id)
     if not decision.final:

@@ -67,10 +67,9 @@ class AirflowApi:
         return None if answer.status_code == httpx.codes.NOT_FOUND else _content(answer)["value"]
 
     def log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1) -> str:
-        """The text of a task's log."""
+        """The text of a task's log: messages, and of errors their types and texts."""
         path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}"
-        content = self._request("GET", path)["content"]
-        return "\n".join(str(line.get("event", line)) if isinstance(line, dict) else str(line) for line in content)
+        return "\n".join(map(_log_line, self._request("GET", path)["content"]))
 
     def set_note(self, dag_id: str, run_id: str, note: str) -> None:
         """Write the run's note (at most 1,000 characters are kept)."""
@@ -139,6 +138,13 @@ class AirflowApi:
         self._http.headers.pop("Authorization", None)
         answer = self._http.post("/auth/token", json=self._login)
         self._http.headers["Authorization"] = f"Bearer {_content(answer)['access_token']}"
+
+
+def _log_line(line: Any) -> str:
+    if not isinstance(line, dict):
+        return str(line)
+    errors = [f"{error.get('exc_type')}: {error.get('exc_value')}" for error in line.get("error_detail") or ()]
+    return "\n".join([str(line.get("event", line)), *errors])
 
 
 def _content(answer: httpx.Response) -> dict[str, Any]:
