@@ -17,7 +17,7 @@ from docker.types import DeviceRequest, Mount
 
 from jobs.errors import JobFailedError
 from jobs.job_folder import JobFolder
-from jobs.runtimes import JobRequest, JobState, JobStatus, RuntimeName, job_environment
+from jobs.runtimes import JobRequest, JobState, JobStatus, RuntimeName, job_environment, visible_text
 from tollgate.errors import ServiceUnavailableError
 
 ENDED = ("exited", "dead", "removing")
@@ -129,11 +129,11 @@ class DockerRuntime:
         with _unless_gone():
             for chunk in self._client.logs(job_id, stream=True, follow=True, stdout=True, stderr=True):
                 *lines, pending = (pending + decoder.decode(chunk)).split("\n")
-                yield from (line.rstrip("\r") for line in lines)
+                yield from map(visible_text, lines)
             # Following, an engine may lose a last line without a newline (20.10 does); asked again it has it.
             last = self._client.logs(job_id, tail=1).decode("utf-8", errors="replace")
         if last and not last.endswith("\n"):
-            yield last
+            yield visible_text(last)
 
     def wait(self, job_id: str) -> JobStatus:
         """Block until the container has ended."""

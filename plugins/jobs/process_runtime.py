@@ -24,6 +24,7 @@ from jobs.runtimes import (
     RuntimeName,
     inherited_environment,
     job_environment,
+    visible_text,
 )
 from tollgate.settings import PROJECT
 
@@ -140,11 +141,11 @@ class ProcessRuntime:
             while active:
                 active = self.status(job_id).state is JobState.ACTIVE  # asked first, so that the last lines are read
                 *lines, pending = (pending + log.read()).split(b"\n")
-                yield from (line.decode("utf-8", errors="replace").rstrip("\r") for line in lines)
+                yield from (_text(line) for line in lines)
                 if active:
                     time.sleep(POLL_SECONDS)
             if pending:
-                yield pending.decode("utf-8", errors="replace")
+                yield _text(pending)
 
     def wait(self, job_id: str) -> JobStatus:
         """Block until the job has ended."""
@@ -208,6 +209,10 @@ def _kill_group(record: ProcessRecord) -> None:
         with contextlib.suppress(ProcessLookupError):
             if os.getpgid(pid) == record.group and os.getsid(pid) == record.pid:
                 os.kill(pid, signal.SIGKILL)
+
+
+def _text(line: bytes) -> str:
+    return visible_text(line.decode("utf-8", errors="replace"))
 
 
 def _id(folder: Path, launch: str) -> str:

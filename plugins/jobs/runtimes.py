@@ -156,6 +156,11 @@ class Runtime(Protocol):
         """Whether a job of this lease holder is running or about to run here."""
 
 
+def visible_text(line: str) -> str:
+    """Return what a terminal would show of a line in which a progress bar has overwritten itself."""
+    return line.rstrip("\r").rpartition("\r")[2]
+
+
 def job_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that every job gets, on every runtime, with its own ones on top."""
     return {**OFFLINE, **QUIET_THREADS, "PYTHONUNBUFFERED": "1", **environment}

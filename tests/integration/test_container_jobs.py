@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import os
-import signal
 import subprocess
 import time
 from pathlib import Path
@@ -13,10 +11,11 @@ from typing import Any
 import docker
 import pytest
 import requests
-from tests.unit.plugins.jobs.job_contract import JOB, JobContract, Task, kill, wait_until
+from tests.unit.plugins.jobs.job_contract import JOB, JobContract, MakeTask, Task, kill, wait_until
 
 from jobs.docker_runtime import DockerRuntime, unusable_because
 from jobs.errors import JobFailedError, JobSpecificationError
+from jobs.runtimes import Runtime
 from tollgate.errors import ServiceUnavailableError
 from tollgate.settings import PROJECT, settings
 
@@ -52,10 +51,10 @@ class TestContainerJobs(JobContract):
     def parameters(self) -> dict[str, Any]:
         return {"runtime": "docker", "image": BASE_IMAGE}
 
-    def make_vanish(self, task: Task, runtime: DockerRuntime) -> None:
+    def make_vanish(self, task: Task, runtime: Runtime) -> None:
         runtime.remove(task.job_id)
 
-    def test_container_is_labelled_confined_and_asks_for_no_gpu(self, task, client):
+    def test_container_is_labelled_confined_and_asks_for_no_gpu(self, task: MakeTask, client: docker.APIClient) -> None:
         road = task("wait", labels={"team": "roads"})
         worker = road.start_worker()
         road.wait_until_job_waits()
@@ -78,7 +77,9 @@ class TestContainerJobs(JobContract):
         road.let_job_go()
         assert road.outcome_of(worker)["result"]["starts"] == 1
 
-    def test_gpu_that_the_engine_does_not_have_leaves_no_container(self, task, runtime, client):
+    def test_gpu_that_the_engine_does_not_have_leaves_no_container(
+        self, task: MakeTask, runtime: DockerRuntime, client: docker.APIClient
+    ) -> None:
         road = task("succeed")
         request = road.operator()._make_request(road.context())
         wanting = request.__class__(**{**vars(request), "devices": (7,)})
@@ -86,7 +87,7 @@ class TestContainerJobs(JobContract):
             runtime.submit(wanting)
         assert not _containers(client, road)
 
-    def test_job_that_is_silent_for_longer_than_the_engines_timeout(self, task):
+    def test_job_that_is_silent_for_longer_than_the_engines_timeout(self, task: MakeTask) -> None:
         road = task("wait", timeout=1)
         worker = road.start_worker()
         road.wait_until_job_waits()
@@ -95,13 +96,17 @@ class TestContainerJobs(JobContract):
         road.let_job_go()
         assert road.outcome_of(worker)["result"]["starts"] == 1
 
-    def test_container_created_but_never_started_is_started_once(self, task, runtime, client):
+    def test_container_created_but_never_started_is_started_once(
+        self, task: MakeTask, runtime: DockerRuntime, client: docker.APIClient
+    ) -> None:
         road = task("succeed")
         runtime._create(road.operator()._make_request(road.context()))
         assert road.run()["starts"] == 1
         assert not _containers(client, road)
 
-    def test_second_submission_joins_the_running_container(self, task, runtime, client):
+    def test_second_submission_joins_the_running_container(
+        self, task: MakeTask, runtime: DockerRuntime, client: docker.APIClient
+    ) -> None:
         road = task("wait")
         request = road.operator()._make_request(road.context())
         first = runtime.submit(request)
@@ -110,13 +115,13 @@ class TestContainerJobs(JobContract):
         road.let_job_go()
         assert runtime.wait(first).state == "succeeded"
 
-    def test_stop_goes_on_where_the_worker_dies_meanwhile(self, task, runtime):
+    def test_stop_goes_on_where_the_worker_dies_meanwhile(self, task: MakeTask, runtime: DockerRuntime) -> None:
         road = task("stubborn", stop_grace=dt.timedelta(seconds=2))
         worker = road.start_worker()
         road.wait_until_job_waits()
         road.wait_until_kept()
         job_id = road.job_id
-        os.kill(worker.pid, signal.SIGTERM)
+        worker.terminate()
         wait_until((road.folder / "stop.json").exists)
         time.sleep(0.5)  # the engine has the request by now
         kill(worker)
@@ -124,7 +129,9 @@ class TestContainerJobs(JobContract):
         road.let_job_go()
         assert road.run()["starts"] == 2
 
-    def test_retry_stays_with_the_engine_that_has_the_job(self, task, runtime, tmp_path: Path):
+    def test_retry_stays_with_the_engine_that_has_the_job(
+        self, task: MakeTask, runtime: DockerRuntime, tmp_path: Path
+    ) -> None:
         road = task("wait")
         worker = road.start_worker()
         road.wait_until_job_waits()
@@ -137,7 +144,7 @@ class TestContainerJobs(JobContract):
         road.let_job_go()
         assert road.run()["starts"] == 1
 
-    def test_unknown_image_is_refused(self, task):
+    def test_unknown_image_is_refused(self, task: MakeTask) -> None:
         with pytest.raises(JobSpecificationError, match="tollgate/none"):
             task("succeed", image="tollgate/none:0").run()
 

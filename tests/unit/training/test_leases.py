@@ -35,14 +35,14 @@ def make_old(holder: str) -> None:
         session.execute(update(GpuLease).where(GpuLease.holder == holder).values(renewed_at=old))
 
 
-def test_jobs_get_different_devices_and_a_retry_gets_its_own_again():
+def test_jobs_get_different_devices_and_a_retry_gets_its_own_again() -> None:
     assert acquire("first", 1) == [0]
     assert acquire("second", 2) == [1, 2]
     assert acquire("first", 1) == [0]
     assert holders() == {0: "first", 1: "second", 2: "second"}
 
 
-def test_too_few_free_devices_take_nothing_and_name_the_holders():
+def test_too_few_free_devices_take_nothing_and_name_the_holders() -> None:
     acquire("first", 3)
     with transaction() as session:
         with pytest.raises(leases.DevicesBusyError, match="GPU 2: first") as busy:
@@ -51,25 +51,25 @@ def test_too_few_free_devices_take_nothing_and_name_the_holders():
     assert (busy.value.wanted, busy.value.free) == (2, 1)
 
 
-def test_more_than_configured_is_refused_at_once():
+def test_more_than_configured_is_refused_at_once() -> None:
     with pytest.raises(BadInputError, match="0 to 4"):
         acquire("first", 5)
 
 
 @pytest.mark.parametrize(("count", "devices"), [(2, []), (0, DEVICES)])
-def test_without_gpus_there_are_no_rows(count: int, devices: list[int]):
+def test_without_gpus_there_are_no_rows(count: int, devices: list[int]) -> None:
     assert acquire("first", count, devices) == []
     assert holders() == {}
 
 
-def test_retry_follows_a_changed_configuration():
+def test_retry_follows_a_changed_configuration() -> None:
     assert acquire("first", 2, [0, 1]) == [0, 1]
     assert acquire("first", 2, [2, 3]) == [2, 3]
     assert acquire("first", 1, [2, 3]) == [2]
     assert holders() == {2: "first"}
 
 
-def test_release_frees_only_the_holders_own():
+def test_release_frees_only_the_holders_own() -> None:
     acquire("first", 2)
     acquire("second", 1)
     with transaction() as session:
@@ -78,7 +78,7 @@ def test_release_frees_only_the_holders_own():
     assert holders() == {2: "second"}
 
 
-def test_only_old_leases_of_dead_jobs_are_reclaimed():
+def test_only_old_leases_of_dead_jobs_are_reclaimed() -> None:
     for holder in ("dead", "alive", "starting"):
         acquire(holder, 1)
     make_old("dead")
@@ -101,7 +101,7 @@ def test_only_old_leases_of_dead_jobs_are_reclaimed():
         assert leases.reclaim(session, lambda _: False, minimum_age=dt.timedelta(0)) == ["starting"]
 
 
-def test_no_device_is_ever_held_twice_under_concurrent_askers():
+def test_no_device_is_ever_held_twice_under_concurrent_askers() -> None:
     """Forty jobs of one to three devices in eight threads: every grant is exclusive until its release."""
     held: dict[int, str] = {}
     grants = 0

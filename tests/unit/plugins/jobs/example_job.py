@@ -41,6 +41,7 @@ def succeed(folder: Path) -> int:
     }
     (folder / "result.json.part").write_text(json.dumps(result), encoding="utf-8")
     (folder / "result.json.part").replace(folder / "result.json")
+    print("10 %\r50 %\r100 %")
     print("last line without a newline", end="")
     return 0
 

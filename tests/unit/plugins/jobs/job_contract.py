@@ -40,7 +40,7 @@ from jobs.operator import ContainerJobOperator
 from jobs.runtimes import Runtime
 
 JOB = Path(__file__).with_name("example_job.py")
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 180.0
 _fork = multiprocessing.get_context("fork")
 
 
@@ -143,6 +143,9 @@ class Task:
         return self.store.get("job_id").partition(":")[2]
 
 
+MakeTask = Callable[..., Task]
+
+
 def wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not condition():
@@ -168,7 +171,7 @@ class JobContract:
         raise NotImplementedError
 
     @pytest.fixture
-    def task(self, tmp_path: Path, runtime: Runtime, parameters: dict[str, Any]) -> Iterator[Callable[..., Task]]:
+    def task(self, tmp_path: Path, runtime: Runtime, parameters: dict[str, Any]) -> Iterator[MakeTask]:
         made: list[Task] = []
 
         def make(mode: str, **more: Any) -> Task:
@@ -191,22 +194,23 @@ class JobContract:
 
     # Endings
 
-    def test_result_is_returned_and_nothing_stays(self, task, runtime):
+    def test_result_is_returned_and_nothing_stays(self, task: MakeTask, runtime: Runtime) -> None:
         road = task("succeed")
         result = road.run()
         assert result["status"] == "succeeded"
         assert result["user"] == f"{road.folder.stat().st_uid}:{road.folder.stat().st_gid}"
         self.assert_nothing_left(road, runtime)
 
-    def test_log_is_handed_on_line_by_line(self, task, monkeypatch):
+    def test_log_is_handed_on_line_by_line(self, task: MakeTask, monkeypatch: pytest.MonkeyPatch) -> None:
         road, log = task("succeed"), Mock()
         monkeypatch.setattr(ContainerJobOperator, "log", log)
         road.run()
         lines = [call.args[1] for call in log.info.call_args_list if call.args[0] == "%s"]
         assert "작업 시작, 번호 1" in lines
+        assert "100 %" in lines
         assert lines.count("last line without a newline") == 1
 
-    def test_bad_exit_tells_code_report_and_last_lines(self, task, runtime):
+    def test_bad_exit_tells_code_report_and_last_lines(self, task: MakeTask, runtime: Runtime) -> None:
         road = task("crash")
         with pytest.raises(JobFailedError) as failure:
             road.run()
@@ -215,24 +219,24 @@ class JobContract:
             assert text in str(failure.value)
         self.assert_nothing_left(road, runtime)
 
-    def test_bad_specification_is_not_retried(self, task):
+    def test_bad_specification_is_not_retried(self, task: MakeTask) -> None:
         with pytest.raises(JobSpecificationError, match="base_model is not a folder") as failure:
             task("refuse").run()
         assert isinstance(failure.value, AirflowFailException)
 
-    def test_success_without_a_result_is_a_failure(self, task, runtime):
+    def test_success_without_a_result_is_a_failure(self, task: MakeTask, runtime: Runtime) -> None:
         road = task("no_result")
         with pytest.raises(JobFailedError):
             road.run()
         self.assert_nothing_left(road, runtime)
 
-    def test_out_of_memory_names_the_limit(self, task, runtime):
+    def test_out_of_memory_names_the_limit(self, task: MakeTask, runtime: Runtime) -> None:
         road = task("eat_memory")
         with pytest.raises(JobOutOfMemoryError, match="limit 64m"):
             road.run()
         self.assert_nothing_left(road, runtime)
 
-    def test_timeout_stops_the_job_and_keeps_its_checkpoint(self, task, runtime):
+    def test_timeout_stops_the_job_and_keeps_its_checkpoint(self, task: MakeTask, runtime: Runtime) -> None:
         road = task("wait", execution_timeout=dt.timedelta(seconds=3))
         with pytest.raises(JobTimeoutError):
             road.run()
@@ -242,7 +246,7 @@ class JobContract:
         road.let_job_go()
         assert road.run()["continued"]
 
-    def test_job_that_ignores_sigterm_is_killed_after_the_grace_period(self, task, runtime):
+    def test_job_that_ignores_sigterm_is_killed_after_the_grace_period(self, task: MakeTask, runtime: Runtime) -> None:
         road = task("stubborn", execution_timeout=dt.timedelta(seconds=3), stop_grace=dt.timedelta(seconds=1))
         with pytest.raises(JobTimeoutError):
             road.run()
@@ -250,7 +254,7 @@ class JobContract:
 
     # Killed workers
 
-    def test_retry_after_killed_worker_reattaches_to_the_same_job(self, task, runtime):
+    def test_retry_after_killed_worker_reattaches_to_the_same_job(self, task: MakeTask, runtime: Runtime) -> None:
         road = task("wait")
         worker = road.start_worker()
         road.wait_until_job_waits()
@@ -264,7 +268,7 @@ class JobContract:
         assert road.outcome_of(retry)["result"]["starts"] == 1
         self.assert_nothing_left(road, runtime)
 
-    def test_job_that_ended_while_no_worker_lived_is_not_run_again(self, task, runtime):
+    def test_job_that_ended_while_no_worker_lived_is_not_run_again(self, task: MakeTask, runtime: Runtime) -> None:
         road = task("wait")
         worker = road.start_worker()
         road.wait_until_job_waits()
@@ -276,7 +280,7 @@ class JobContract:
         assert road.run()["starts"] == 1
         self.assert_nothing_left(road, runtime)
 
-    def test_job_whose_id_was_never_kept_is_found(self, task, runtime):
+    def test_job_whose_id_was_never_kept_is_found(self, task: MakeTask, runtime: Runtime) -> None:
         road = task("wait")
         worker = road.start_worker(FileStore(road.store.path, die_when_setting="job_id"))
         worker.join(PATIENCE_SECONDS)
@@ -287,7 +291,7 @@ class JobContract:
         assert road.run()["starts"] == 1
         self.assert_nothing_left(road, runtime)
 
-    def test_stop_works_after_reattachment(self, task, runtime):
+    def test_stop_works_after_reattachment(self, task: MakeTask, runtime: Runtime) -> None:
         road = task("wait")
         worker = road.start_worker()
         road.wait_until_job_waits()
@@ -297,14 +301,14 @@ class JobContract:
         (road.folder / "waiting").unlink()
         retry = road.start_worker()
         time.sleep(0.5)  # somewhere in its work; the stop must work everywhere
-        os.kill(retry.pid, signal.SIGTERM)
+        retry.terminate()
         assert road.outcome_of(retry)["error"] == JobStoppedError.__name__
         assert (road.folder / "checkpoints" / "checkpoint-1" / "state").exists()
         self.assert_nothing_left(road, runtime)
 
     # Running again
 
-    def test_cleared_task_really_runs_again(self, task, runtime):
+    def test_cleared_task_really_runs_again(self, task: MakeTask, runtime: Runtime) -> None:
         road = task("succeed")
         assert road.run()["starts"] == 1
         (road.folder / "checkpoints").mkdir()
@@ -314,7 +318,9 @@ class JobContract:
         (earlier,) = (road.folder / "earlier").iterdir()
         assert json.loads((earlier / "result.json").read_text())["starts"] == 1
 
-    def test_crash_before_success_is_recorded_runs_nothing_twice(self, task, runtime, monkeypatch):
+    def test_crash_before_success_is_recorded_runs_nothing_twice(
+        self, task: MakeTask, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("AIRFLOW__STATE_STORE__CLEAR_ON_SUCCESS", "True")
         road = task("succeed")
         first = road.run()
@@ -325,7 +331,7 @@ class JobContract:
         road.store.path.unlink()
         assert road.run()["starts"] == 2
 
-    def test_vanished_job_is_named_and_retried(self, task, runtime):
+    def test_vanished_job_is_named_and_retried(self, task: MakeTask, runtime: Runtime) -> None:
         road = task("wait")
         worker = road.start_worker()
         road.wait_until_job_waits()
@@ -351,7 +357,9 @@ class JobContract:
             ({"gpus": "two"}, "two"),
         ],
     )
-    def test_wrong_parameters_are_refused_before_anything_starts(self, task, parameters_, named):
+    def test_wrong_parameters_are_refused_before_anything_starts(
+        self, task: MakeTask, parameters_: dict[str, Any], named: str
+    ) -> None:
         road = task("succeed")
         road.parameters.update(parameters_)
         with pytest.raises(JobSpecificationError, match=named):

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
-import os
-import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import func, update
-from tests.unit.plugins.jobs.job_contract import Task, kill, wait_until
+from tests.unit.plugins.jobs.job_contract import MakeTask, Task, kill, wait_until
 
 from jobs import devices
 from jobs.errors import JobFailedError, JobSpecificationError, JobStoppedError, JobTimeoutError
@@ -22,14 +22,14 @@ from tollgate.training import leases
 
 
 @pytest.fixture
-def task(postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Task]]:
+def task(postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeTask]:
     monkeypatch.setenv("TOLLGATE_ML_PYTHON", sys.executable)
     monkeypatch.setenv("TOLLGATE_GPU_IDS", "[4, 5]")
     monkeypatch.setattr(devices, "WAIT_SECONDS", 0.1)
     settings.cache_clear()
     made: list[Task] = []
 
-    def make(mode: str, **parameters: object) -> Task:
+    def make(mode: str, **parameters: Any) -> Task:
         made.append(Task(tmp_path / f"task-{len(made)}", mode, runtime="process", **{"gpus": 1, **parameters}))
         return made[-1]
 
@@ -39,7 +39,7 @@ def task(postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     settings.cache_clear()
 
 
-def start_worker(task: Task):
+def start_worker(task: Task) -> BaseProcess:
     engine().dispose()  # connections do not survive a fork
     return task.start_worker()
 
@@ -53,7 +53,7 @@ def holder(task: Task) -> str:
     return task.operator()._make_request(task.context()).key.holder
 
 
-def test_job_sees_its_device_and_returns_it(task):
+def test_job_sees_its_device_and_returns_it(task: MakeTask) -> None:
     road = task("wait")
     worker = start_worker(road)
     road.wait_until_job_waits()
@@ -63,7 +63,7 @@ def test_job_sees_its_device_and_returns_it(task):
     assert held() == {}
 
 
-def test_two_jobs_run_side_by_side_and_the_third_waits(task):
+def test_two_jobs_run_side_by_side_and_the_third_waits(task: MakeTask) -> None:
     first, second, third = task("wait"), task("wait"), task("succeed")
     workers = [start_worker(first), start_worker(second)]
     first.wait_until_job_waits()
@@ -87,19 +87,19 @@ def test_two_jobs_run_side_by_side_and_the_third_waits(task):
 @pytest.mark.parametrize(
     ("mode", "error"), [("crash", JobFailedError), ("refuse", JobSpecificationError), ("no_result", JobFailedError)]
 )
-def test_failed_job_returns_its_device(task, mode: str, error: type[Exception]):
+def test_failed_job_returns_its_device(task: MakeTask, mode: str, error: type[Exception]) -> None:
     with pytest.raises(error):
         task(mode).run()
     assert held() == {}
 
 
-def test_timed_out_job_returns_its_device(task):
+def test_timed_out_job_returns_its_device(task: MakeTask) -> None:
     with pytest.raises(JobTimeoutError):
         task("wait", execution_timeout=dt.timedelta(seconds=2)).run()
     assert held() == {}
 
 
-def test_killed_worker_keeps_the_lease_for_its_retry(task):
+def test_killed_worker_keeps_the_lease_for_its_retry(task: MakeTask) -> None:
     road = task("wait", gpus=2)
     worker = start_worker(road)
     road.wait_until_job_waits()
@@ -111,7 +111,7 @@ def test_killed_worker_keeps_the_lease_for_its_retry(task):
     assert held() == {}
 
 
-def test_lease_of_a_dead_job_is_taken_back_and_of_a_living_one_is_not(task):
+def test_lease_of_a_dead_job_is_taken_back_and_of_a_living_one_is_not(task: MakeTask) -> None:
     living, dead, heir = task("wait"), task("wait"), task("succeed")
     for road in (living, dead):
         worker = start_worker(road)
@@ -126,23 +126,23 @@ def test_lease_of_a_dead_job_is_taken_back_and_of_a_living_one_is_not(task):
     assert held() == {4: holder(living)}
 
 
-def test_stopped_while_waiting_for_a_device(task):
+def test_stopped_while_waiting_for_a_device(task: MakeTask) -> None:
     with transaction() as session:
         leases.acquire(session, "somebody", 2, [4, 5])
     road = task("succeed")
     worker = start_worker(road)
     wait_until(lambda: road.store.get("job_runtime") is not None)
-    os.kill(worker.pid, signal.SIGTERM)
+    worker.terminate()
     assert road.outcome_of(worker)["error"] == JobStoppedError.__name__
     assert set(held().values()) == {"somebody"}
 
 
-def test_more_gpus_than_there_are_is_not_retried(task):
+def test_more_gpus_than_there_are_is_not_retried(task: MakeTask) -> None:
     with pytest.raises(JobSpecificationError, match="0 to 2"):
         task("succeed", gpus=3).run()
 
 
-def test_without_configured_gpus_the_job_runs_without(task, monkeypatch):
+def test_without_configured_gpus_the_job_runs_without(task: MakeTask, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TOLLGATE_GPU_IDS")
     settings.cache_clear()
     assert task("succeed", gpus=1).run()["devices"] == ""

@@ -12,10 +12,11 @@ from typing import Any
 
 import psutil
 import pytest
-from tests.unit.plugins.jobs.job_contract import JobContract, Task, kill, wait_until
+from tests.unit.plugins.jobs.job_contract import JobContract, MakeTask, Task, kill, wait_until
 
 from jobs.errors import JobOutOfMemoryError, JobSpecificationError
 from jobs.process_runtime import ProcessRuntime
+from jobs.runtimes import Runtime
 from tollgate.settings import settings
 
 
@@ -40,10 +41,12 @@ class TestProcessJobs(JobContract):
     def parameters(self) -> dict[str, Any]:
         return {"runtime": "process"}
 
-    def make_vanish(self, task: Task, runtime: ProcessRuntime) -> None:
+    def make_vanish(self, task: Task, runtime: Runtime) -> None:
         os.kill(_record(task)["pid"], signal.SIGKILL)
 
-    def test_nothing_of_airflows_environment_reaches_the_job(self, task, monkeypatch):
+    def test_nothing_of_airflows_environment_reaches_the_job(
+        self, task: MakeTask, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("AIRFLOW__CORE__FERNET_KEY", "secret")
         monkeypatch.setenv("TOLLGATE_DATABASE_URL", "postgresql://user:secret@nowhere/tollgate")
         monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", "secret")
@@ -51,23 +54,23 @@ class TestProcessJobs(JobContract):
         assert {"OWN", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"} <= set(variables)
         assert not [name for name in variables if name.startswith(("AIRFLOW", "TOLLGATE"))]
 
-    def test_killed_job_is_taken_for_out_of_memory(self, task):
+    def test_killed_job_is_taken_for_out_of_memory(self, task: MakeTask) -> None:
         road = task("wait")
         worker = road.start_worker()
         road.wait_until_job_waits()
         os.killpg(_record(road)["group"], signal.SIGKILL)
         assert road.outcome_of(worker)["error"] == JobOutOfMemoryError.__name__
 
-    def test_stop_ends_the_whole_group(self, task):
+    def test_stop_ends_the_whole_group(self, task: MakeTask) -> None:
         road = task("breed")
         worker = road.start_worker()
         road.wait_until_job_waits()
         child = psutil.Process(int((road.folder / "child").read_text()))
-        os.kill(worker.pid, signal.SIGTERM)
+        worker.terminate()
         assert road.outcome_of(worker)["error"] == "JobStoppedError"
         wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
 
-    def test_group_of_a_killed_launcher_does_not_live_on(self, task, runtime):
+    def test_group_of_a_killed_launcher_does_not_live_on(self, task: MakeTask, runtime: ProcessRuntime) -> None:
         road = task("breed")
         worker = road.start_worker()
         road.wait_until_job_waits()
@@ -79,7 +82,7 @@ class TestProcessJobs(JobContract):
         wait_until(lambda: runtime.status(job_id).state == "missing")
         wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
 
-    def test_second_submission_joins_the_running_job(self, task, runtime):
+    def test_second_submission_joins_the_running_job(self, task: MakeTask, runtime: ProcessRuntime) -> None:
         road = task("wait")
         request = road.operator()._make_request(road.context())
         first = runtime.submit(request)
@@ -88,7 +91,9 @@ class TestProcessJobs(JobContract):
         assert runtime.wait(first).state == "succeeded"
         assert road.starts == 1
 
-    def test_missing_interpreter_is_named(self, task, monkeypatch, tmp_path: Path):
+    def test_missing_interpreter_is_named(
+        self, task: MakeTask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
         monkeypatch.setenv("TOLLGATE_ML_PYTHON", str(tmp_path / "python"))
         settings.cache_clear()
         with pytest.raises(JobSpecificationError, match="TOLLGATE_ML_PYTHON"):

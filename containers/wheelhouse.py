@@ -1,0 +1,70 @@
+"""Fetch the wheels of an image on this machine, so that building the image needs no network.
+
+``python containers/wheelhouse.py trainer build/wheelhouse/trainer`` downloads what
+``containers/trainer/requirements.txt`` pins, by pip and therefore from wherever this machine's pip settings point. A
+second run with the same pins does nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+CONTAINERS = Path(__file__).resolve().parent
+PYTHON = "3.11"
+PIP = "pip==26.3"
+STAMP = ".complete"
+
+
+def main(arguments: list[str]) -> int:
+    """Download the wheels unless they are there; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("image", choices=sorted(path.parent.name for path in CONTAINERS.glob("*/requirements.txt")))
+    parser.add_argument("folder", type=Path, help="where the wheels go; replaced as a whole")
+    parser.add_argument("--requirements", default="requirements.txt", help="file of pins in the image's folder")
+    options = parser.parse_args(arguments)
+    requirements = CONTAINERS / options.image / options.requirements
+    if not requirements.is_file():
+        parser.error(f"{requirements} does not exist")
+    return fetch(requirements, options.folder)
+
+
+def fetch(requirements: Path, folder: Path) -> int:
+    """Download the wheels of ``requirements`` and of pip itself into ``folder``; all of them or none."""
+    stamp = f"{PYTHON} {PIP} {hashlib.sha256(requirements.read_bytes()).hexdigest()}"
+    if (folder / STAMP).is_file() and (folder / STAMP).read_text(encoding="utf-8") == stamp:
+        print(f"{folder} is up to date.")  # ruff: ignore[T201]
+        return 0
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    # The pins are complete, so nothing is resolved; pip comes along because a small base image has none.
+    command = [*_pip(), "download", "--no-deps", "--only-binary=:all:", f"--python-version={PYTHON}", "-qq"]
+    status = subprocess.run([*command, f"--dest={partial}", f"--requirement={requirements}", PIP]).returncode
+    if status:
+        return status
+    (partial / STAMP).write_text(stamp, encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+    size = sum(path.stat().st_size for path in folder.iterdir()) / 2**20
+    print(f"{folder}: {len(list(folder.glob('*.whl')))} wheels, {size:.0f} MiB")  # ruff: ignore[T201]
+    return 0
+
+
+def _pip() -> list[str]:
+    """Return a command that is pip: an environment made by uv has none of its own."""
+    for python in (sys.executable, f"python{PYTHON}", "python3"):
+        command = [python, "-m", "pip"]
+        if shutil.which(python) and subprocess.run([*command, "--version"], capture_output=True).returncode == 0:
+            return command
+    if shutil.which("uvx"):
+        return ["uvx", "pip"]
+    sys.exit("No pip was found. Install it: apt-get install python3-pip")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
