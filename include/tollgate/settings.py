@@ -18,7 +18,9 @@ PROJECT = Path(__file__).resolve().parents[2]
 class Settings(BaseSettings):
     """Every setting of Tollgate, one field each; ``.env.example`` lists them with these texts."""
 
-    model_config = SettingsConfigDict(env_prefix="TOLLGATE_", env_file=str(PROJECT / ".env"), extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="TOLLGATE_", env_file=str(PROJECT / ".env"), env_ignore_empty=True, extra="ignore"
+    )
 
     home: Path = Field(PROJECT / ".tollgate", description="Folder of the stack's state: databases, data, models, logs.")
     host: str = Field("127.0.0.1", description="Address that the local services listen on.")

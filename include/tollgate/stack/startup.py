@@ -15,8 +15,8 @@ from tollgate.stack.health import is_healthy
 from tollgate.stack.services import Preparation, Service
 from tollgate.stack.supervision import Supervisor
 
-PATIENCE = 300.0
-"""Seconds that a service may need until it works; the slowest takes about 60 on two busy cores."""
+PATIENCE = 600.0
+"""Seconds that a service may need until it works; the slowest takes 35 on two idle cores and 250 on very busy ones."""
 
 POLL = 0.5
 """Seconds between two looks at a starting service."""

@@ -1,0 +1,55 @@
+# Everything starts here; each target first makes sure that the two Python environments are complete (instant once they are).
+PYTHON ?= python3.11
+BIN := .venv/bin
+SOURCES := include plugins containers dags tests
+CHECKS := lint format types imports unit integration
+
+.PHONY: help setup demo test down $(CHECKS)
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo         set up, start the local stack and run the whole road once"
+	@echo "make test         all checks: $(CHECKS)"
+	@echo "make <check>      one of them"
+	@echo "make setup        only make the environments .venv and .venv-ml"
+	@echo "make down         stop the local stack"
+
+setup:
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "Python 3.11 is missing: apt-get install python3.11 python3.11-venv, or name it: make PYTHON=/path/to/python3.11"; \
+	  exit 3; }
+	@$(PYTHON) include/tollgate/stack/environments.py
+
+demo: setup
+	@$(BIN)/tollgate demo
+
+down:
+	@if [ -x $(BIN)/tollgate ]; then $(BIN)/tollgate down; else echo "There is no environment, so nothing runs."; fi
+
+# All checks run, also after a failed one; the last lines tell which failed.
+test: setup
+	@passed=; failed=; \
+	for check in $(CHECKS); do \
+	  echo; echo "=== $$check"; \
+	  if $(MAKE) --no-print-directory $$check; then passed="$$passed $$check"; else failed="$$failed $$check"; fi; \
+	done; \
+	echo; echo "passed:$${passed:- none}"; echo "failed:$${failed:- none}"; \
+	test -z "$$failed"
+
+lint: setup
+	@$(BIN)/ruff check .
+
+format: setup
+	@$(BIN)/ruff format --check .
+
+types: setup
+	@$(BIN)/mypy $(SOURCES)
+
+imports: setup
+	@$(BIN)/lint-imports
+
+unit: setup
+	@$(BIN)/pytest tests/unit
+
+integration: setup
+	@$(BIN)/pytest tests/integration
