@@ -42,12 +42,13 @@ class ReleaseApprovalOperator(HITLBranchOperator):
     """
 
     def __init__(self, *, approve: str, reject: str, **kwargs: Any) -> None:
+        # Airflow hands every operator the DAG's parameters; the form of this question has one field of its own.
+        kwargs["params"] = {"reason": Param("", type="string", title="Why", description="Kept in the model's history.")}
         super().__init__(
             subject="{{ ti.xcom_pull(task_ids='candidate.serve')['served_name'] }}: inconclusive. Release it?",
             body=BODY,
             options=[APPROVE, REJECT],
             options_mapping={APPROVE: approve, REJECT: reject},
-            params={"reason": Param("", type="string", title="Why", description="Kept in the model's history.")},
             **kwargs,
         )
 

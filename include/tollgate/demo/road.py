@@ -250,7 +250,7 @@ class DemoRoad:
         self.summary.production = self._production(ROUTE)
 
     def _send(self, users: int, first_user: int) -> list[Visit]:
-        key = load_or_create(self._settings.secrets_file).gateway_admin_key
+        key = load_or_create(self._settings.secrets_file).gateway_key
         crowd = Crowd(
             route=ROUTE,
             questions=[
@@ -330,7 +330,7 @@ def addresses(configuration: Settings) -> dict[str, str]:
     return {
         "Airflow": f"{configuration.airflow_address} (user {ADMIN}, password: airflow_admin_password in {secret})",
         "MLflow": configuration.mlflow_address,
-        "gateway": f"{configuration.gateway_address}/v1 (bearer key: gateway_admin_key in {secret})",
+        "gateway": f"{configuration.gateway_address}/v1 (bearer key: gateway_key in {secret})",
     }
 
 
