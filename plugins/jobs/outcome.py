@@ -12,7 +12,7 @@ from jobs.errors import (
     JobStoppedError,
     JobVanishedError,
 )
-from jobs.job_folder import ErrorReport, JobFolder
+from jobs.job_folder import RESULT, ErrorReport, JobFolder
 from jobs.runtimes import JobState, JobStatus
 
 EXIT_BAD_SPECIFICATION = 2
@@ -57,7 +57,8 @@ def error_of(status: JobStatus, folder: JobFolder, last_lines: Sequence[str], me
     if code == EXIT_BAD_SPECIFICATION:
         text = "The job cannot run as it is specified (exit code 2)."
         return JobSpecificationError(_told(text, report, last_lines), exit_code=code, kind=kind)
-    return JobFailedError(_told(f"The job failed (exit code {code}).", report, last_lines), exit_code=code, kind=kind)
+    text = f"The job failed (exit code {code})." if code else f"The job ended without writing {RESULT}."
+    return JobFailedError(_told(text, report, last_lines), exit_code=code, kind=kind)
 
 
 def _why(folder: JobFolder) -> str:

@@ -66,6 +66,14 @@ class FileStore:
         self.path.write_text(json.dumps({name: value for name, value in self._read().items() if name != key}))
 
 
+class WatchedOperator(ContainerJobOperator):
+    """The operator, which tells the test when it has submitted or found its job and follows it."""
+
+    def poll_until_complete(self, external_id: Any, context: Any) -> Any:
+        Path(self.job_folder, "followed").touch()
+        return super().poll_until_complete(external_id, context)
+
+
 class Task:
     """One task instance of one run: its job folder, its state, and attempts at running it."""
 
@@ -93,7 +101,7 @@ class Task:
             "memory": "64m",
             "stop_grace": dt.timedelta(seconds=20),
         }
-        return ContainerJobOperator(**{**defaults, **self.parameters})
+        return WatchedOperator(**{**defaults, **self.parameters})
 
     def run(self) -> dict[str, Any]:
         """Run one attempt here, as Airflow's task runner does."""
@@ -105,6 +113,7 @@ class Task:
 
     def start_worker(self, store: FileStore | None = None) -> BaseProcess:
         """Run one attempt in a process of its own, which can be killed."""
+        (self.folder / "followed").unlink(missing_ok=True)
         worker = _fork.Process(target=self._work, args=(store or self.store,))
         worker.start()
         return worker
@@ -127,6 +136,9 @@ class Task:
 
     def wait_until_job_waits(self) -> None:
         wait_until((self.folder / "waiting").exists)
+
+    def wait_until_followed(self) -> None:
+        wait_until((self.folder / "followed").exists)
 
     def wait_until_kept(self) -> None:
         wait_until(lambda: self.store.get("job_id") is not None)
@@ -226,7 +238,7 @@ class JobContract:
 
     def test_success_without_a_result_is_a_failure(self, task: MakeTask, runtime: Runtime) -> None:
         road = task("no_result")
-        with pytest.raises(JobFailedError):
+        with pytest.raises(JobFailedError, match=r"without writing result\.json"):
             road.run()
         self.assert_nothing_left(road, runtime)
 
@@ -264,6 +276,7 @@ class JobContract:
         assert runtime.status(first).state == "active"
 
         retry = road.start_worker()
+        road.wait_until_followed()
         road.let_job_go()
         assert road.outcome_of(retry)["result"]["starts"] == 1
         self.assert_nothing_left(road, runtime)
@@ -298,12 +311,19 @@ class JobContract:
         road.wait_until_kept()
         kill(worker)
 
-        (road.folder / "waiting").unlink()
         retry = road.start_worker()
-        time.sleep(0.5)  # somewhere in its work; the stop must work everywhere
+        road.wait_until_followed()
         retry.terminate()
         assert road.outcome_of(retry)["error"] == JobStoppedError.__name__
         assert (road.folder / "checkpoints" / "checkpoint-1" / "state").exists()
+        self.assert_nothing_left(road, runtime)
+
+    def test_stop_while_the_job_starts_is_not_lost(self, task: MakeTask, runtime: Runtime) -> None:
+        road = task("wait")
+        worker = road.start_worker()
+        wait_until(lambda: road.store.get("job_runtime") is not None)
+        worker.terminate()
+        assert road.outcome_of(worker)["error"] == JobStoppedError.__name__
         self.assert_nothing_left(road, runtime)
 
     # Running again
