@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import orjson
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
@@ -18,7 +17,9 @@ from tollgate.errors import BadInputError, Problem, TollgateError
 
 if TYPE_CHECKING:
     from tollgate.dataset.versions import DatasetVersion
-    from tollgate.gates.pipeline import GateSettings, Progress, StageResult
+    from tollgate.gates.gate_settings import GateSettings
+    from tollgate.gates.pipeline import Progress
+    from tollgate.gates.results import StageResult
 
 app = typer.Typer(no_args_is_help=True, help="Turn raw dialogues into versions of a dataset, and look at them.")
 
@@ -30,8 +31,8 @@ _TITLES = {
     "personal_data": "Personal data · 개인정보",
     "duplicates": "Duplicates · 중복",
     "quality": "Quality, toxicity · 품질, 독성",
-    "contract": "Contract · 계약 검사",
     "split": "Split · 분할",
+    "contract": "Contract · 계약 검사",
 }
 
 
@@ -108,22 +109,21 @@ def _print_json(value: dict[str, Any]) -> None:
 
 
 def _gate_settings(path: Path | None) -> GateSettings:
-    from tollgate.gates.pipeline import GateSettings
+    from tollgate.gates.gate_settings import read_settings
 
     if path is None:
-        return GateSettings()
+        return read_settings({})
     try:
-        return GateSettings.model_validate_json(path.read_bytes())
+        values = orjson.loads(path.read_bytes())
     except OSError as error:
-        raise BadInputError(
-            "The settings can't be read", [Problem(str(path), str(error.strerror), "a JSON file")]
-        ) from error
-    except ValidationError as error:
-        problems = [
-            Problem(f"{path}, {'.'.join(map(str, one['loc']))}", repr(one["input"])[:80], one["msg"])
-            for one in error.errors()
-        ]
-        raise BadInputError("The gate settings are wrong", problems) from error
+        problem = Problem(str(path), str(error.strerror), "a JSON file")
+        raise BadInputError("The settings can't be read", [problem]) from error
+    except orjson.JSONDecodeError as error:
+        problem = Problem(f"{path}, line {error.lineno}", error.msg, "a JSON object")
+        raise BadInputError("The settings are no JSON", [problem]) from error
+    if not isinstance(values, dict):
+        raise BadInputError("The settings are no JSON object", [Problem(str(path), type(values).__name__, "an object")])
+    return read_settings(values)
 
 
 def _shown_on(console: Console, update: Any) -> Progress:
@@ -135,9 +135,8 @@ def _shown_on(console: Console, update: Any) -> Progress:
         taken = {**result.dropped, **({"quarantined": result.quarantined} if result.quarantined else {})}
         notes = [f"{reason} {count:,}" for reason, count in taken.items()]
         notes += [f"masked {kind} {count:,}" for kind, count in result.masked.items()]
-        console.print(
-            f"{title:<32} {result.rows_in:>9,} -> {result.rows_kept:>9,}  {', '.join(notes)}", highlight=False
-        )
+        line = f"{title:<32} {result.rows_in:>9,} -> {result.rows_kept:>9,}  {', '.join(notes)}"
+        console.print(line, highlight=False, soft_wrap=True)
 
     return show
 

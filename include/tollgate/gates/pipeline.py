@@ -1,6 +1,6 @@
 """The gates in their order, each a step of its own that a task can run and retry.
 
-    ingest -> mask_personal_data -> drop_duplicates -> score_quality -> check_contract -> split_and_write
+    ingest -> mask_personal_data -> drop_duplicates -> score_quality -> split_rows -> check_contract -> write_version
 
 A step reads the rows that the step before left in the work folder and writes its own (to a temporary name, then
 renamed), with a small result beside them: run again after a crash it does the same again. Every step accounts for
@@ -11,22 +11,21 @@ excerpts, never personal data.
 from __future__ import annotations
 
 import hashlib
-import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tollgate.dataset import readers, split, statistics, versions
 from tollgate.dataset.schema import SPLITS, Example, RowProblem, Split
 from tollgate.dataset.versions import DatasetVersion, Source
-from tollgate.errors import BadInputError, GateRefusedError, Problem, TollgateError
-from tollgate.gates import contract, dedup, pii, quality, toxicity
+from tollgate.errors import BadInputError, GateRefusedError, Problem
+from tollgate.gates import contract, dedup, pii, quality, toxicity, workfolder
+from tollgate.gates.gate_settings import GateSettings
+from tollgate.gates.results import STAGES, Stage, StageResult, summarise
 from tollgate.settings import settings as process_settings
 
 if TYPE_CHECKING:
@@ -35,67 +34,6 @@ if TYPE_CHECKING:
 _SAMPLES = 5
 _PREVIEW = 60
 _PROBLEMS_SHOWN = 10
-
-Stage = Literal["ingest", "personal_data", "duplicates", "quality", "contract", "split"]
-STAGES: tuple[Stage, ...] = ("ingest", "personal_data", "duplicates", "quality", "contract", "split")
-
-
-class GateSettings(BaseModel):
-    """What the gates look for and how strict they are. The defaults are requirement 004's where it names one."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    max_broken_share: float = Field(
-        0.1, ge=0, le=1, description="Share of the source's rows that may be broken; more, and the source is refused."
-    )
-    personal_data: Literal["mask", "drop", "report"] = Field(
-        "mask", description="Rows with personal data: mask it, drop the row, or only report it."
-    )
-    personal_data_kinds: tuple[pii.Kind, ...] = Field(pii.KINDS, description="Kinds of personal data to look for.")
-    personal_data_allowed: tuple[str, ...] = Field(
-        (), description="Texts that are no personal data, for example the company's own telephone number."
-    )
-    duplicates: Literal["drop", "report"] = Field("drop", description="Duplicates: drop them, or only report them.")
-    duplicate_threshold: float = Field(
-        0.8, gt=0, le=1, description="Jaccard similarity of character 5-grams from which on texts are near-duplicates."
-    )
-    quality: Literal["drop", "report"] = Field("drop", description="Rows of low quality: drop, or only report.")
-    min_quality: float = Field(0.7, ge=0, le=1, description="Least quality score of a row that is kept.")
-    toxicity: Literal["drop", "report"] = Field("drop", description="Toxic rows: drop, or only report.")
-    max_toxicity: float = Field(0.5, ge=0, le=1, description="Toxicity score from which on a row counts as toxic.")
-    min_rows: int = Field(10, ge=3, description="Fewest rows that make a dataset.")
-    max_duplicate_share: float = Field(0.0, ge=0, le=1, description="Share of exact duplicates that may remain.")
-    validation_share: float = Field(0.1, gt=0, lt=0.5, description="Share of the rows for validation.")
-    test_share: float = Field(0.1, gt=0, lt=0.5, description="Share of the rows for the test.")
-    declared_split: Literal["honour", "ignore"] = Field(
-        "honour", description="If every row declares its part (metadata.split): take it, or split anew all the same."
-    )
-    seed: int = Field(0, ge=0, description="Seed of the split.")
-
-
-class ConservationError(TollgateError):
-    """A step lost a row or counted one twice: a fault in the program, never in the data."""
-
-
-class StageResult(BaseModel):
-    """What one step did. Small, and free of personal data, so that it can travel between tasks."""
-
-    model_config = ConfigDict(frozen=True)
-
-    stage: Stage
-    rows_in: int = Field(ge=0)
-    rows_kept: int = Field(ge=0)
-    dropped: dict[str, int] = Field(default_factory=dict, description="Rows dropped, by reason.")
-    quarantined: int = Field(0, ge=0, description="Rows that could not be read.")
-    masked: dict[str, int] = Field(default_factory=dict, description="Pieces of personal data masked, by kind.")
-    details: dict[str, Any] = Field(default_factory=dict, description="What else the step found, as JSON values.")
-
-    @model_validator(mode="after")
-    def _conserves_rows(self) -> Self:
-        accounted = self.rows_kept + sum(self.dropped.values()) + self.quarantined
-        if self.rows_in != accounted:
-            raise ConservationError(f"{self.stage}: {self.rows_in} rows in, but {accounted} accounted for")
-        return self
 
 
 Progress = Callable[[Stage, StageResult | None], None]
@@ -116,11 +54,13 @@ def ingest(source: Path, workdir: Path, settings: GateSettings) -> StageResult:
         else:
             examples.append((line, outcome))
     _check_share(source, len(examples), problems, settings.max_broken_share)
-    workdir.mkdir(mode=0o700, parents=True, exist_ok=True)  # the rows still hold personal data
-    _write_text(workdir / "quarantine.jsonl", "".join(f"{problem.model_dump_json()}\n" for problem in problems))
-    _write_rows(workdir, "ingest", _frame(source, examples))
+    workfolder.make(workdir)
+    workfolder.write_text(
+        workdir / "quarantine.jsonl", "".join(f"{problem.model_dump_json()}\n" for problem in problems)
+    )
+    workfolder.write_rows(workdir, "ingest", _frame(source, examples))
     file = Source(path=str(source), sha256=readers.sha256(source), size=source.stat().st_size)
-    return _finish(
+    return workfolder.finish(
         workdir,
         StageResult(
             stage="ingest",
@@ -183,7 +123,7 @@ def mask_personal_data(workdir: Path, settings: GateSettings) -> StageResult:
     """Mask personal data in all messages, categories and sources, or drop or only report the rows that hold it."""
     import polars as pl
 
-    rows = _read_rows(workdir, "ingest")
+    rows = workfolder.read_rows(workdir, "ingest")
     counts: Counter[str] = Counter()
     samples: dict[str, list[dict[str, Any]]] = {}
     touched: list[bool] = []
@@ -202,8 +142,8 @@ def mask_personal_data(workdir: Path, settings: GateSettings) -> StageResult:
     ]
     dropped = {"personal_data": rows.height - kept.height} if kept.height < rows.height else {}
     found_counts = dict(sorted(counts.items()))
-    _write_rows(workdir, "personal_data", kept)
-    return _finish(
+    workfolder.write_rows(workdir, "personal_data", kept)
+    return workfolder.finish(
         workdir,
         StageResult(
             stage="personal_data",
@@ -244,7 +184,7 @@ def drop_duplicates(workdir: Path, settings: GateSettings) -> StageResult:
     """
     import polars as pl
 
-    rows = _read_rows(workdir, "personal_data")
+    rows = workfolder.read_rows(workdir, "personal_data")
     questions, answers = _sides(rows)
     asked, answered = ["\n".join(turns) for turns in questions], ["\n".join(turns) for turns in answers]
     held_out = (
@@ -258,8 +198,8 @@ def drop_duplicates(workdir: Path, settings: GateSettings) -> StageResult:
     repeated = {one.row for one in found.duplicates} if settings.duplicates == "drop" else set()
     kept = rows.filter(pl.Series([row not in repeated for row in range(rows.height)], dtype=pl.Boolean))
     counts = Counter("exact_duplicate" if one.exact else "near_duplicate" for one in found.duplicates)
-    _write_rows(workdir, "duplicates", kept)
-    return _finish(
+    workfolder.write_rows(workdir, "duplicates", kept)
+    return workfolder.finish(
         workdir,
         StageResult(
             stage="duplicates",
@@ -301,7 +241,7 @@ def score_quality(workdir: Path, settings: GateSettings) -> StageResult:
     """Score quality and toxicity of every row, and drop or only report the rows beyond the thresholds."""
     import polars as pl
 
-    rows = _read_rows(workdir, "duplicates")
+    rows = workfolder.read_rows(workdir, "duplicates")
     questions, answers = _sides(rows)
     scored = [quality.score(*sides) for sides in zip(questions, answers, strict=True)]
     toxic = [toxicity.worst([*asked, *given]) for asked, given in zip(questions, answers, strict=True)]
@@ -316,8 +256,8 @@ def score_quality(workdir: Path, settings: GateSettings) -> StageResult:
         pl.Series("toxicity", toxic, dtype=pl.Float64),
     )
     kept = rows.filter(pl.Series(keeps, dtype=pl.Boolean))
-    _write_rows(workdir, "quality", kept)
-    return _finish(
+    workfolder.write_rows(workdir, "quality", kept)
+    return workfolder.finish(
         workdir,
         StageResult(
             stage="quality",
@@ -357,28 +297,80 @@ def _quality_samples(
     return [sample for group in samples.values() for sample in group]
 
 
-def check_contract(workdir: Path, settings: GateSettings) -> StageResult:
-    """Plan the split and judge what would be written. The judgement and its Data Docs stay in the work folder.
+def split_rows(workdir: Path, settings: GateSettings) -> StageResult:
+    """Give every row its part, and drop the rows that would leak from training into validation or test.
 
-    Raises:
-        GateRefusedError: The contract is not met; says which terms and what was found instead.
+    The parts that the rows declare are taken if every row declares one and the settings honour them; else the rows are
+    split anew, stratified by category, a near-duplicate cluster never cut.
     """
     import polars as pl
 
-    rows = _read_rows(workdir, "quality")
-    planned = rows.with_columns(pl.Series("part", _plan(rows, settings), dtype=pl.String))
-    remaining = planned.filter(pl.col("part").is_not_null())
-    ingested = read_result(workdir, "ingest")
-    measured = contract.metrics(remaining, _residual(remaining, settings), ingested.quarantined / ingested.rows_in)
-    judgement = contract.judge(remaining, measured, _terms(settings), workdir / "data_docs")
-    _write_text(workdir / "contract.json", judgement.model_dump_json(indent=2))
-    _write_rows(workdir, "contract", planned)
-    result = StageResult(
-        stage="contract", rows_in=rows.height, rows_kept=rows.height, details=judgement.model_dump(mode="json")
+    rows = workfolder.read_rows(workdir, "quality")
+    rows = rows.with_columns(
+        pl.Series("id", _ids(rows), dtype=pl.String), pl.Series("part", _plan(rows, settings), dtype=pl.String)
     )
+    kept = rows.filter(pl.col("part").is_not_null())
+    leaks = rows.height - kept.height
+    workfolder.write_rows(workdir, "split", kept)
+    return workfolder.finish(
+        workdir,
+        StageResult(
+            stage="split",
+            rows_in=rows.height,
+            rows_kept=kept.height,
+            dropped={"leak": leaks} if leaks else {},
+            details={
+                "splits": {part: frame.height for part, frame in _parts(kept).items()},
+                "declared": _declares_parts(rows, settings),
+            },
+        ),
+    )
+
+
+def _plan(rows: pl.DataFrame, settings: GateSettings) -> Sequence[Split | None]:
+    if _declares_parts(rows, settings):
+        return split.without_leaks(rows["declared"].to_list(), rows["cluster"].to_list())
+    shares = split.Shares(validation=settings.validation_share, test=settings.test_share)
+    return split.assign(_ids(rows), rows["cluster"].to_list(), rows["category"].to_list(), shares, settings.seed)
+
+
+def _declares_parts(rows: pl.DataFrame, settings: GateSettings) -> bool:
+    return settings.declared_split == "honour" and rows.height > 0 and rows["declared"].null_count() == 0
+
+
+def _ids(rows: pl.DataFrame) -> list[str]:
+    """An id for each row from its content; rows with the same content are told apart by a number."""
+    seen: Counter[str] = Counter()
+    ids = []
+    for messages in rows["messages"].to_list():
+        digest = hashlib.sha256(orjson.dumps(messages, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
+        seen[digest] += 1
+        ids.append(digest if seen[digest] == 1 else f"{digest}-{seen[digest]}")
+    return ids
+
+
+def _parts(rows: pl.DataFrame) -> dict[Split, pl.DataFrame]:
+    import polars as pl
+
+    return {part: rows.filter(pl.col("part") == part) for part in SPLITS}
+
+
+def check_contract(workdir: Path, settings: GateSettings) -> StageResult:
+    """Judge the rows that are about to be written. Judgement and Data Docs stay in the work folder, passed or not.
+
+    Raises:
+        GateRefusedError: The contract is not met; says which terms, and what was found instead.
+    """
+    rows = workfolder.read_rows(workdir, "split")
+    ingested = workfolder.read_result(workdir, "ingest")
+    measured = contract.metrics(rows, _residual(rows, settings), ingested.quarantined / ingested.rows_in)
+    judgement = contract.judge(rows, measured, _terms(settings), workdir / "data_docs")
+    workfolder.write_text(workdir / "contract.json", judgement.model_dump_json(indent=2))
     if not judgement.passed:
         raise GateRefusedError("The contract is not met:\n  - " + "\n  - ".join(contract.failures(judgement)))
-    return _finish(workdir, result)
+    details = judgement.model_dump(mode="json")
+    result = StageResult(stage="contract", rows_in=rows.height, rows_kept=rows.height, details=details)
+    return workfolder.finish(workdir, result)
 
 
 def _terms(settings: GateSettings) -> contract.Terms:
@@ -397,57 +389,21 @@ def _residual(rows: pl.DataFrame, settings: GateSettings) -> int:
     return sum(len(pii.find(text, settings.personal_data_kinds, settings.personal_data_allowed)) for text in texts)
 
 
-def _declares_parts(rows: pl.DataFrame, settings: GateSettings) -> bool:
-    return settings.declared_split == "honour" and rows.height > 0 and rows["declared"].null_count() == 0
-
-
-def _plan(rows: pl.DataFrame, settings: GateSettings) -> Sequence[Split | None]:
-    if _declares_parts(rows, settings):
-        return split.without_leaks(rows["declared"].to_list(), rows["cluster"].to_list())
-    shares = split.Shares(validation=settings.validation_share, test=settings.test_share)
-    return split.assign(_ids(rows), rows["cluster"].to_list(), rows["category"].to_list(), shares, settings.seed)
-
-
-def _ids(rows: pl.DataFrame) -> list[str]:
-    """An id for each row from its content; rows with the same content are told apart by a number."""
-    seen: Counter[str] = Counter()
-    ids = []
-    for messages in rows["messages"].to_list():
-        digest = hashlib.sha256(orjson.dumps(messages, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
-        seen[digest] += 1
-        ids.append(digest if seen[digest] == 1 else f"{digest}-{seen[digest]}")
-    return ids
-
-
-def split_and_write(name: str, workdir: Path, settings: GateSettings, root: Path | None = None) -> DatasetVersion:
-    """Write the planned parts as the next version, without rows that would leak from training into validation or test.
+def write_version(name: str, workdir: Path, settings: GateSettings, root: Path | None = None) -> DatasetVersion:
+    """Write what has passed the contract as the next version, with the report, the judgement and the quarantine.
 
     Args:
         name: Name of the dataset.
-        workdir: The work folder in which all steps before have ended.
+        workdir: The work folder in which all steps have ended.
         settings: The same settings that they ran with.
         root: Folder of all datasets; the process's unless told.
 
     Returns:
         The new version, or the one there already with the same content.
     """
-    import polars as pl
-
-    rows = _read_rows(workdir, "contract")
-    rows = rows.with_columns(pl.Series("id", _ids(rows), dtype=pl.String))
-    kept = rows.filter(pl.col("part").is_not_null())
-    parts: dict[Split, pl.DataFrame] = {part: kept.filter(pl.col("part") == part) for part in SPLITS}
-    leaks = rows.height - kept.height
-    result = StageResult(
-        stage="split",
-        rows_in=rows.height,
-        rows_kept=kept.height,
-        dropped={"leak": leaks} if leaks else {},
-        details={"splits": {part: parts[part].height for part in SPLITS}, "declared": _declares_parts(rows, settings)},
-    )
-    _finish(workdir, result)
-    results = [read_result(workdir, stage) for stage in STAGES]
+    results = [workfolder.read_result(workdir, stage) for stage in STAGES]
     summary = summarise(results)
+    parts = _parts(workfolder.read_rows(workdir, "split"))
     return versions.write(
         name,
         parts,
@@ -463,38 +419,6 @@ def split_and_write(name: str, workdir: Path, settings: GateSettings, root: Path
         attachments=[workdir / "quarantine.jsonl", workdir / "contract.json", workdir / "data_docs"],
         root=root,
     )
-
-
-def summarise(results: Sequence[StageResult]) -> dict[str, Any]:
-    """Add up the steps of a run that begins with ``ingest``, and check that no row got lost on the way.
-
-    Returns:
-        JSON values: ``rows_in``, ``rows_kept``, ``quarantined``, ``dropped`` by reason and ``masked`` by kind.
-
-    Raises:
-        ConservationError: A step began with another number of rows than the one before left, or the sum is off.
-    """
-    for before, after in pairwise(results):
-        if before.rows_kept != after.rows_in:
-            raise ConservationError(f"{before.stage} left {before.rows_kept} rows, {after.stage} got {after.rows_in}")
-    dropped: Counter[str] = Counter()
-    masked: Counter[str] = Counter()
-    for result in results:
-        dropped.update(result.dropped)
-        masked.update(result.masked)
-    rows_in, rows_kept = results[0].rows_in, results[-1].rows_kept
-    quarantined = sum(result.quarantined for result in results)
-    if rows_in != rows_kept + quarantined + sum(dropped.values()):
-        raise ConservationError(
-            f"{rows_in} rows in, {rows_kept} kept, {quarantined} quarantined, {dict(dropped)} dropped"
-        )
-    return {
-        "rows_in": rows_in,
-        "rows_kept": rows_kept,
-        "quarantined": quarantined,
-        "dropped": dict(dropped),
-        "masked": dict(masked),
-    }
 
 
 def prepare(
@@ -533,56 +457,13 @@ def prepare(
             ("personal_data", lambda: mask_personal_data(workdir, chosen)),
             ("duplicates", lambda: drop_duplicates(workdir, chosen)),
             ("quality", lambda: score_quality(workdir, chosen)),
+            ("split", lambda: split_rows(workdir, chosen)),
             ("contract", lambda: check_contract(workdir, chosen)),
         )
         for stage, step in steps:
             tell(stage, None)
             tell(stage, step())
-        tell("split", None)
-        version = split_and_write(name, workdir, chosen, root)
-        tell("split", read_result(workdir, "split"))
-    return version
-
-
-def discard(workdir: Path) -> None:
-    """Delete a work folder, whose first files hold personal data; nothing happens where there is none."""
-    shutil.rmtree(workdir, ignore_errors=True)
-
-
-def read_result(workdir: Path, stage: Stage) -> StageResult:
-    """What a step that has ended left in the work folder.
-
-    Raises:
-        TollgateError: The step has not ended in this folder.
-    """
-    path = workdir / f"{stage}.json"
-    if not path.is_file():
-        raise TollgateError(f"{stage} has not run in {workdir}: run the steps in order, {' -> '.join(STAGES)}")
-    return StageResult.model_validate_json(path.read_bytes())
-
-
-def _finish(workdir: Path, result: StageResult) -> StageResult:
-    _write_text(workdir / f"{result.stage}.json", result.model_dump_json(indent=2))
-    return result
-
-
-def _read_rows(workdir: Path, stage: Stage) -> pl.DataFrame:
-    import polars as pl
-
-    read_result(workdir, stage)
-    return pl.read_parquet(workdir / f"{stage}.parquet")
-
-
-def _write_rows(workdir: Path, stage: Stage, rows: pl.DataFrame) -> None:
-    temporary = workdir / f"{stage}.parquet.writing"
-    rows.write_parquet(temporary)
-    temporary.replace(workdir / f"{stage}.parquet")
-
-
-def _write_text(path: Path, text: str) -> None:
-    temporary = path.with_name(f"{path.name}.writing")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+        return write_version(name, workdir, chosen, root)
 
 
 def _sides(rows: pl.DataFrame) -> tuple[list[list[str]], list[list[str]]]:

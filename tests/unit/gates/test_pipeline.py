@@ -1,0 +1,173 @@
+"""All gates in their order on a source with known faults: they take exactly these, and say so."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+from tests.unit.gates.conftest import PLANTED, clean_rows, row, write
+
+from tollgate.dataset import versions
+from tollgate.errors import BadInputError, GateRefusedError, TollgateError
+from tollgate.gates import dedup, pipeline, workfolder
+from tollgate.gates.gate_settings import GateSettings
+from tollgate.gates.results import ConservationError, Stage, StageResult, summarise
+
+SECRETS = ("홍길동", "123456-1234567", "4111-1111", "010-1234-5678", "a.b@example", "김민수")
+
+
+def test_the_gates_take_exactly_what_was_planted(faulty_source: Path, tmp_path: Path) -> None:
+    seen: list[tuple[Stage, bool]] = []
+    version = pipeline.prepare(
+        "calls",
+        faulty_source,
+        progress=lambda stage, result: seen.append((stage, bool(result))),
+        root=tmp_path / "root",
+    )
+    counts = version.manifest.counts
+    assert {**counts["dropped"], "leak": 0} == PLANTED["dropped"]
+    assert counts["masked"] == PLANTED["masked"]
+    assert (counts["rows_in"], counts["quarantined"], counts["rows_kept"]) == (48, 2, 42)
+    assert counts["splits"] == {"train": 34, "validation": 4, "test": 4}
+    assert seen[:2] == [("ingest", False), ("ingest", True)]
+    assert seen[-1] == ("contract", True)
+    quarantine = [json.loads(line) for line in (version.folder / "quarantine.jsonl").read_text().splitlines()]
+    assert [(one["line"], one["field"]) for one in quarantine] == [(47, "messages[0]"), (48, "")]
+    assert json.loads((version.folder / "contract.json").read_text())["passed"]
+    assert (version.folder / "data_docs" / "index.html").is_file()
+    assert [path.name for path in (tmp_path / "root").iterdir()] == ["calls"]
+
+
+def test_no_personal_value_is_written_anywhere(faulty_source: Path, tmp_path: Path) -> None:
+    version = pipeline.prepare("calls", faulty_source, root=tmp_path / "root")
+    for path in version.folder.rglob("*"):
+        if path.suffix == ".parquet":
+            text = json.dumps(pl.read_parquet(path).to_dicts(), ensure_ascii=False)
+        elif path.suffix in {".json", ".jsonl", ".html"}:
+            text = path.read_text(encoding="utf-8")
+        else:
+            continue
+        assert [secret for secret in SECRETS if secret in text] == [], path
+
+
+def test_the_same_again_is_the_same_version(faulty_source: Path, tmp_path: Path) -> None:
+    first = pipeline.prepare("calls", faulty_source, root=tmp_path / "root")
+    again = pipeline.prepare("calls", faulty_source, root=tmp_path / "root")
+    other = pipeline.prepare("calls", faulty_source, GateSettings(seed=1), root=tmp_path / "root")
+    assert (again.reference, again.created) == ("calls@v1", False)
+    assert again.manifest == first.manifest
+    assert other.reference == "calls@v2"
+
+
+STEPS: list[Callable[[Path, GateSettings], StageResult]] = [
+    pipeline.mask_personal_data,
+    pipeline.drop_duplicates,
+    pipeline.score_quality,
+    pipeline.split_rows,
+    pipeline.check_contract,
+]
+
+
+def test_every_step_can_be_run_again(faulty_source: Path, tmp_path: Path) -> None:
+    settings, workdir = GateSettings(), tmp_path / "work"
+    assert pipeline.ingest(faulty_source, workdir, settings) == pipeline.ingest(faulty_source, workdir, settings)
+    for step in STEPS:
+        assert step(workdir, settings) == step(workdir, settings)
+    written = pipeline.write_version("calls", workdir, settings, tmp_path / "root")
+    again = pipeline.write_version("calls", workdir, settings, tmp_path / "root")
+    chained = pipeline.prepare("calls", faulty_source, settings, root=tmp_path / "root")
+    assert written.folder == again.folder == chained.folder
+    assert workdir.stat().st_mode & 0o077 == 0
+
+
+def test_a_step_out_of_turn_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TollgateError, match="quality has not run"):
+        pipeline.split_rows(tmp_path, GateSettings())
+
+
+def test_report_modes_take_nothing(faulty_source: Path, tmp_path: Path) -> None:
+    settings = GateSettings(
+        personal_data="report", duplicates="report", quality="report", toxicity="report", declared_split="ignore"
+    )
+    version = pipeline.prepare("calls", faulty_source, settings, root=tmp_path / "root")
+    counts = version.manifest.counts
+    assert (counts["rows_kept"], counts["dropped"], counts["masked"]) == (46, {}, {})
+    found = {stage["stage"]: stage["details"].get("found") for stage in version.report()["stages"]}
+    assert found["personal_data"] == PLANTED["masked"]
+    assert found["duplicates"] == {"exact_duplicate": 1, "near_duplicate": 1}
+    assert found["quality"] == {"toxic": 1, "low_quality": 1}
+    assert not any(secret in json.dumps(version.report(), ensure_ascii=False) for secret in SECRETS)
+
+
+def test_drop_mode_drops_rows_with_personal_data(faulty_source: Path, tmp_path: Path) -> None:
+    version = pipeline.prepare("calls", faulty_source, GateSettings(personal_data="drop"), root=tmp_path / "root")
+    assert version.manifest.counts["dropped"]["personal_data"] == 2
+    assert version.manifest.counts["masked"] == {}
+
+
+def test_declared_parts_are_honoured_and_leaks_dropped(tmp_path: Path) -> None:
+    rows = clean_rows()
+    for number, one in enumerate(rows):
+        one["metadata"]["split"] = "test" if number < 5 else "validation" if number < 10 else "train"
+    tested = rows[0]["messages"][0]["content"]
+    rows.append(row(tested + "!", "포트홀신고", split="train"))  # a near duplicate: the one in the test stays
+    rows.append(row(tested + "?", "휴게소불편", split="train"))  # another answer: no duplicate, but a leak
+    version = pipeline.prepare("calls", write(tmp_path / "rows.jsonl", rows), root=tmp_path / "root")
+    assert version.rows == {"train": 30, "validation": 5, "test": 5}
+    assert version.manifest.counts["dropped"] == {"near_duplicate": 1, "leak": 1}
+    assert tested in [chat[0]["content"] for chat in version.read("test")["messages"].to_list()]
+    anew = pipeline.prepare(
+        "calls", tmp_path / "rows.jsonl", GateSettings(declared_split="ignore"), root=tmp_path / "root"
+    )
+    assert anew.rows != version.rows
+
+
+def test_too_many_broken_rows_are_refused_by_name(faulty_source: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="2 of 48 rows can't be used") as caught:
+        pipeline.prepare("calls", faulty_source, GateSettings(max_broken_share=0.01), root=tmp_path / "root")
+    assert f"{faulty_source}, line 47, messages[0]" in str(caught.value)
+    assert list((tmp_path / "root").iterdir()) == []
+
+
+def test_a_source_without_rows_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="holds no rows"):
+        pipeline.prepare("calls", write(tmp_path / "rows.jsonl", ["", " "]), root=tmp_path / "root")
+
+
+def test_a_contract_that_is_not_met_leaves_no_version(clean_source: Path, tmp_path: Path) -> None:
+    with pytest.raises(GateRefusedError, match=r"at least 50 rows: 40 \(rows\)"):
+        pipeline.prepare("calls", clean_source, GateSettings(min_rows=50), root=tmp_path / "root")
+    assert versions.list_versions("calls", tmp_path / "root") == []
+
+
+def test_nothing_left_is_refused_too(tmp_path: Path) -> None:
+    source = write(tmp_path / "rows.jsonl", [row(f"병신아 {number}번", "하이패스") for number in range(3)])
+    with pytest.raises(GateRefusedError, match="at least 10 rows: 0"):
+        pipeline.prepare("calls", source, root=tmp_path / "root")
+
+
+def test_a_lost_row_is_a_fault() -> None:
+    with pytest.raises(ConservationError, match="5 rows in, but 4 accounted for"):
+        StageResult(stage="quality", rows_in=5, rows_kept=3, dropped={"toxic": 1})
+    steps = [StageResult(stage="ingest", rows_in=5, rows_kept=5), StageResult(stage="split", rows_in=4, rows_kept=4)]
+    with pytest.raises(ConservationError, match="ingest left 5 rows, split got 4"):
+        summarise(steps)
+
+
+def test_clusters_survive_to_the_version(clean_source: Path, tmp_path: Path) -> None:
+    version = pipeline.prepare("calls", clean_source, root=tmp_path / "root")
+    clusters = {part: set(version.read(part)["cluster"]) for part in ("train", "validation", "test")}
+    assert not clusters["train"] & clusters["test"]
+    assert sum(map(len, clusters.values())) == 40
+    questions = [chat[0]["content"] for chat in version.read("train")["messages"].to_list()]
+    assert max(dedup.jaccard(one, other) for one in questions for other in questions if one != other) < 0.8
+
+
+def test_deleting_rows_leaves_results(faulty_source: Path, tmp_path: Path) -> None:
+    pipeline.ingest(faulty_source, tmp_path / "work", GateSettings())
+    workfolder.delete_rows(tmp_path / "work")
+    assert workfolder.read_result(tmp_path / "work", "ingest").quarantined == 2
+    assert list((tmp_path / "work").glob("*.parquet")) == []
