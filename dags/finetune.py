@@ -217,8 +217,8 @@ def finetune() -> None:
             answer = context["ti"].xcom_pull(task_ids="approval", key=ANSWER)
             return work.open_experiment(job, version, params["experiment"], verdict, answer, who(context))
 
-        chosen = choose(version)
-        ways = [promote(job, version, judged), open_experiment(job, version, verdict=judged)]
+        chosen = choose(register.output)
+        ways = [promote(job, register.output, judged), open_experiment(job, register.output, verdict=judged)]
         chosen >> ways
         return chosen, ways
 
@@ -233,7 +233,7 @@ def finetune() -> None:
     unload = UnloadAdapterOperator(
         task_id="unload_unless_in_use", model_id="{{ ti.xcom_pull(task_ids='candidate.serve')['model_id'] }}"
     )
-    decided, refused = decide(judged["outcome"]), refuse(version, judged)
+    decided, refused = decide(judged["outcome"]), refuse(register.output, judged)
     chosen, ways = release()
     register >> decided >> [chosen, approval, refused]
     approval >> [chosen, refused]

@@ -12,6 +12,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    PrinterCallback,
     PreTrainedTokenizerBase,
     TrainerCallback,
 )
@@ -31,7 +32,7 @@ def build_trainer(spec: TrainingSpec, callbacks: list[TrainerCallback]) -> SFTTr
         A trainer whose checkpoints go to ``<output>/checkpoints``.
     """
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(spec.base_model, local_files_only=True)
-    return SFTTrainer(
+    trainer = SFTTrainer(
         model=_load_model(spec),
         args=_config(spec),
         train_dataset=read_part(spec.dataset / "train.parquet"),
@@ -40,6 +41,8 @@ def build_trainer(spec: TrainingSpec, callbacks: list[TrainerCallback]) -> SFTTr
         peft_config=None if spec.method == "full" else _adapter(spec),
         callbacks=callbacks,
     )
+    trainer.remove_callback(PrinterCallback)  # ours says the same in words
+    return trainer
 
 
 def read_part(path: Path) -> Dataset:

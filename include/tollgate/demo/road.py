@@ -133,6 +133,8 @@ class DemoRoad:
         with self._console.status("waiting until Airflow has read the DAGs …"):
             while missing and time.monotonic() < deadline:
                 missing = [dag for dag in missing if not self._airflow.has_dag(dag)]
+                if missing and self._airflow.import_errors():
+                    break
                 time.sleep(1)
         if missing:
             errors = "\n".join(f"{name}: {text[-500:]}" for name, text in self._airflow.import_errors().items())

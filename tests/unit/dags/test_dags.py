@@ -1,0 +1,118 @@
+"""All DAG files load, keep heavy imports out of parsing, and have the shape that the README draws."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tollgate.settings import PROJECT
+
+HEAVY = ("mlflow", "great_expectations", "datasets", "torch", "transformers", "polars")
+
+
+@pytest.fixture(scope="module")
+def dags():
+    from airflow.dag_processing.dagbag import DagBag
+
+    bag = DagBag(PROJECT / "dags", bundle_path=PROJECT / "dags", bundle_name="dags")
+    assert bag.import_errors == {}
+    return bag.dags
+
+
+def downstream(dag, task_id: str) -> set[str]:
+    return dag.get_task(task_id).downstream_task_ids
+
+
+def test_the_four_dags_are_there_and_serialize(dags):
+    from airflow.serialization.serialized_objects import DagSerialization
+
+    assert set(dags) == {"prepare_dataset", "finetune", "retrain", "analyze_experiments"}
+    for dag in dags.values():
+        assert DagSerialization.to_dict(dag)["dag"]["dag_id"] == dag.dag_id
+
+
+@pytest.mark.parametrize("name", ["prepare_dataset", "finetune", "retrain", "analyze_experiments"])
+def test_parsing_a_dag_file_loads_nothing_heavy(name, tmp_path):
+    script = f"import sys, {name}; print(','.join(m for m in {HEAVY!r} if m in sys.modules))"
+    folders = ":".join(str(PROJECT / folder) for folder in ("include", "plugins", "dags"))
+    environment = {"PYTHONPATH": folders, "AIRFLOW_HOME": str(tmp_path), "PATH": str(Path(sys.executable).parent)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+def test_prepare_dataset_chains_the_gates_and_always_discards_the_work(dags):
+    dag = dags["prepare_dataset"]
+    gates = ["ingest", "mask_personal_data", "drop_duplicates", "score_quality", "split", "check_contract"]
+    for gate, after in zip(gates, [*gates[1:], "write_version"], strict=True):
+        assert after in downstream(dag, gate)
+    assert dag.get_task("discard_work").is_teardown
+    assert [asset.uri for asset in dag.get_task("write_version").outlets] == ["tollgate://datasets/"]
+
+
+def test_finetune_reads_like_the_road(dags):
+    dag = dags["finetune"]
+    assert "train" in downstream(dag, "validate")
+    assert "candidate.serve" in downstream(dag, "train")
+    assert "candidate.evaluate" in downstream(dag, "candidate.serve")
+    assert "candidate.verdict" in downstream(dag, "candidate.evaluate")
+    assert "register" in downstream(dag, "candidate.verdict")
+    assert {"release.choose", "approval", "refuse"} <= downstream(dag, "decide")
+    assert {"release.choose", "refuse"} == downstream(dag, "approval")
+    assert {"release.promote", "release.open_experiment"} <= downstream(dag, "release.choose")
+
+
+def test_the_candidate_is_loaded_by_a_setup_and_unloaded_by_its_teardown(dags):
+    dag = dags["finetune"]
+    assert dag.get_task("candidate.serve").is_setup
+    unload = dag.get_task("unload_unless_in_use")
+    assert unload.is_teardown
+    assert {"release.promote", "release.open_experiment", "refuse", "candidate.serve"} == unload.upstream_task_ids
+
+
+def test_training_takes_a_place_in_the_gpu_pool(dags):
+    train = dags["finetune"].get_task("train")
+    assert train.pool == "gpu"
+    assert type(train).__name__ == "ContainerJobOperator"
+
+
+def test_every_task_fails_at_once_on_bad_input_and_retries_a_service_that_is_down(dags):
+    from airflow.sdk import RetryAction
+
+    from tollgate.errors import BadInputError, GateRefusedError, ServiceUnavailableError
+
+    for dag in dags.values():
+        for task in dag.tasks:
+            decide = task.retry_policy.evaluate
+            assert decide(BadInputError("wrong"), 1, 3).action is RetryAction.FAIL
+            assert decide(GateRefusedError("no"), 1, 3).action is RetryAction.FAIL
+            assert decide(ServiceUnavailableError("down"), 1, 3).action is RetryAction.RETRY
+
+
+def test_retrain_is_off_until_someone_turns_it_on_and_listens_to_new_versions(dags):
+    dag = dags["retrain"]
+    assert dag.is_paused_upon_creation is True
+    assert type(dag.timetable).__name__ == "AssetOrTimeSchedule"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("learning_rate", "abc"),
+        ("learning_rate", 0),
+        ("lora_rank", 0),
+        ("epochs", -1),
+        ("method", "magic"),
+        ("dataset", "highway"),
+        ("model_name", "../x"),
+        ("threshold", 1.2),
+    ],
+)
+def test_the_form_refuses_what_can_never_be_right(dags, field, value):
+    from airflow.sdk.exceptions import ParamValidationError
+
+    params = dags["finetune"].params
+    with pytest.raises(ParamValidationError):
+        params.get_param(field).resolve(value)
