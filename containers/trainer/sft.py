@@ -12,8 +12,8 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
-    PrinterCallback,
     PreTrainedTokenizerBase,
+    PrinterCallback,
     TrainerCallback,
 )
 from trl import SFTConfig, SFTTrainer
