@@ -1,0 +1,346 @@
+"""The whole road on the real stack: the demo, the three ways to start a run, a killed worker, bad input.
+
+The tests of this file build on one another and run in their order: first the demo, then the rest on what it left.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from sqlalchemy import func, select
+
+from tollgate.demo.raw_data import Planted
+from tollgate.store.session import transaction
+from tollgate.store.tables import (
+    Experiment,
+    FinetuningJob,
+    GpuLease,
+    ModelEvaluation,
+    RegisteredModel,
+    RequestLog,
+    TrainingDataset,
+)
+
+pytestmark = pytest.mark.stack
+
+ROUTE = "highway-router"
+SHORT = {
+    "model_name": ROUTE,
+    "dataset": "highway@latest",
+    "lora_rank": 8,
+    "lora_alpha": 16,
+    "learning_rate": 1e-3,
+    "batch_size": 8,
+    "max_length": 192,
+    "max_answer_tokens": 64,
+    "more_hyperparameters": '{"max_steps": 3, "logging_steps": 1}',
+}
+
+
+def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := condition():
+            return found
+        time.sleep(0.5)
+    raise AssertionError(f"{what} did not happen within {seconds} s")
+
+
+def served(stack) -> set[str]:
+    models = httpx.get(f"{stack.settings.vllm_addresses[0]}/v1/models", timeout=30).json()["data"]
+    return {model["id"] for model in models}
+
+
+@pytest.fixture(scope="module")
+def demo(stack, tmp_path_factory) -> dict[str, Any]:
+    """What ``tollgate demo`` did on an empty stack."""
+    report = tmp_path_factory.mktemp("demo") / "demo.json"
+    done = stack.command("demo", "--output", str(report))
+    print(done.stdout)
+    summary = dict(json.loads(report.read_text(encoding="utf-8")))
+    assert done.returncode == (0 if summary["ok"] else 1), done.stdout[-3000:] + done.stderr[-3000:]
+    return summary
+
+
+def test_the_gates_find_what_was_planted_and_lose_no_row(stack, demo):
+    planted = Planted.model_validate_json((stack.settings.home / "demo" / "full.planted.json").read_text("utf-8"))
+    data = demo["dataset"]
+    assert data["rows_in"] == planted.lines
+    assert data["quarantined"] == sum(planted.broken.values())
+    assert data["masked"] == planted.personal_data
+    assert data["dropped"] == {
+        "exact_duplicate": planted.exact_duplicates,
+        "near_duplicate": planted.near_duplicates,
+        "toxic": planted.toxic,
+        "low_quality": sum(planted.low_quality.values()),
+    }
+    assert data["splits"] == planted.rows
+    assert data["rows_in"] == sum(data["splits"].values()) + data["quarantined"] + sum(data["dropped"].values())
+
+
+def test_the_good_are_released_and_the_bad_one_is_refused(stack, demo):
+    first, swapped, full = demo["candidates"]
+    assert 0.2 <= demo["base_accuracy"] <= 0.6
+    assert first["accuracy"] > 0.90
+    assert first["outcome"] == "in production"
+    assert (first["verdict"] == "inconclusive") == (first["approved_by"] is not None)
+    assert swapped["accuracy"] < 0.85
+    assert (swapped["verdict"], swapped["outcome"]) == ("fail", "refused")
+    assert full["accuracy"] >= 0.95
+    assert full["verdict"] == "pass"
+    assert full["outcome"] == "A/B test against production"
+    with transaction() as session:
+        refused = session.scalars(select(RegisteredModel).where(RegisteredModel.verdict == "fail")).one()
+        assert refused.status == "archived"
+        assert refused.verdict_reasons == swapped["reasons"]
+        assert Path(refused.model_path).is_dir(), "a refused candidate is kept for inspection"
+        assert session.scalar(select(func.count()).select_from(ModelEvaluation)) == 3
+    assert refused.served_name not in served(stack)
+
+
+def test_mlflow_shows_every_version_with_its_verdict(stack, demo):
+    import mlflow
+
+    client = mlflow.MlflowClient(stack.settings.mlflow_address)
+    versions = {
+        version.tags["tollgate.version"]: version for version in client.search_model_versions(f"name='{ROUTE}'")
+    }
+    for candidate in demo["candidates"]:
+        version = versions[candidate["model_version"].rpartition("@")[2]]
+        assert version.tags["tollgate.verdict"] == candidate["verdict"]
+        assert candidate["reasons"][0] in version.tags["tollgate.reasons"]
+    production = client.get_model_version_by_alias(ROUTE, "production")
+    assert f"{ROUTE}@{production.tags['tollgate.version']}" == demo["production"]["version"]
+
+
+def test_the_experiment_was_decided_by_users_means_and_nothing_failed(stack, demo):
+    experiment = demo["experiment"]
+    assert experiment["simulated"] is True
+    assert experiment["failed_requests"] == 0
+    assert experiment["decision"] in {"promote", "hold"}
+    assert experiment["reasons"]
+    assert demo["ok"] == (experiment["decision"] == "promote")
+    with transaction() as session:
+        row = session.scalars(select(Experiment)).one()
+        logged = session.scalar(select(func.count()).select_from(RequestLog).where(RequestLog.experiment_id == row.id))
+        assert row.status == "completed"
+        assert logged == experiment["requests"]
+        production = session.scalars(select(RegisteredModel).where(RegisteredModel.status == "production")).one()
+    winner = demo["candidates"][2 if experiment["decision"] == "promote" else 0]
+    assert production.served_name == winner["model_version"] == demo["production"]["version"]
+
+
+def test_the_gateway_answers_with_the_production_version(stack, demo):
+    from tollgate.stack.secrets import load_or_create
+
+    key = load_or_create(stack.settings.secrets_file).gateway_key
+    body = {"model": ROUTE, "messages": [{"role": "user", "content": "휴게소에 지갑을 두고 왔어요"}], "max_tokens": 32}
+    answer = httpx.post(
+        f"{stack.settings.gateway_address}/v1/chat/completions",
+        json=body,
+        headers={"Authorization": f"Bearer {key}"},
+        timeout=60,
+    )
+    assert answer.status_code == 200
+    assert answer.headers["x-tollgate-version"] == demo["production"]["version"]
+
+
+def test_a_rest_call_starts_a_run_and_a_wrong_value_is_refused_at_once(stack, demo):
+    """What ``curl -X POST …/api/v2/dags/finetune/dagRuns`` does, with the form's own checks."""
+    base = stack.settings.airflow_address
+    from tollgate.stack.secrets import load_or_create
+
+    login = {"username": "admin", "password": load_or_create(stack.settings.secrets_file).airflow_admin_password}
+    token = httpx.post(f"{base}/auth/token", json=login, timeout=60).json()["access_token"]
+    headers = {"Authorization": f"Bearer {token}"}
+    url = f"{base}/api/v2/dags/finetune/dagRuns"
+    wrong = httpx.post(
+        url, json={"logical_date": None, "conf": {**SHORT, "learning_rate": "abc"}}, headers=headers, timeout=60
+    )
+    assert wrong.status_code == 400
+    assert "abc" in wrong.text
+    right = httpx.post(url, json={"logical_date": None, "conf": SHORT}, headers=headers, timeout=60)
+    assert right.status_code == 200, right.text
+    run_id = right.json()["dag_run_id"]
+    assert stack.airflow.wait("finetune", run_id, 400) == "failed", "three steps can't make a router"
+    verdict = stack.airflow.result("finetune", run_id, "candidate.verdict")
+    assert verdict["outcome"] == "fail"
+    assert "refused" in (stack.airflow.run("finetune", run_id)["note"] or "")
+    assert served(stack) == {"base", *(name for name in served(stack) if name in _in_use())}
+
+
+def _in_use() -> set[str]:
+    from tollgate.serving.rollout import adapters_in_use
+
+    with transaction() as session:
+        former = session.scalars(select(RegisteredModel).where(RegisteredModel.verdict != "fail"))
+        return set(adapters_in_use(session)) | {model.served_name for model in former}
+
+
+def test_a_new_dataset_version_starts_retrain_when_that_is_on(stack, demo, tmp_path):
+    airflow = stack.airflow
+    rows = (stack.settings.home / "demo" / "first.jsonl").read_text(encoding="utf-8").splitlines()
+    source = tmp_path / "more.jsonl"
+    source.write_text("\n".join(rows[:1500]), encoding="utf-8")
+    before = {run["dag_run_id"] for run in _runs(airflow, "finetune")}
+    airflow.unpause("retrain")
+    conf = {"name": "highway", "source": str(source)}
+    assert airflow.wait("prepare_dataset", airflow.trigger("prepare_dataset", conf), 300) == "success"
+    started = wait_for(
+        lambda: [run for run in _runs(airflow, "finetune") if run["dag_run_id"] not in before], 120, "a run of finetune"
+    )
+    assert started[0]["dag_run_id"].startswith("retrain__")
+    newest = started[0]["conf"]["dataset"]
+    assert newest.startswith("highway@v")
+    airflow._request("PATCH", "/api/v2/dags/retrain", json={"is_paused": True})
+    airflow._request(
+        "PATCH", f"/api/v2/dags/finetune/dagRuns/{started[0]['dag_run_id']}", json={"state": "failed"}
+    )  # that it starts is what this test is about
+
+
+def _runs(airflow, dag_id: str) -> list[dict[str, Any]]:
+    return list(airflow._request("GET", f"/api/v2/dags/{dag_id}/dagRuns")["dag_runs"])
+
+
+def test_a_killed_worker_loses_nothing_and_starts_no_second_job(stack, demo):
+    airflow = stack.airflow
+    long = {**SHORT, "dataset": "highway@v1", "more_hyperparameters": '{"max_steps": 90, "logging_steps": 1}'}
+    run_id = airflow.trigger("finetune", long)
+    job = wait_for(lambda: airflow.result("finetune", run_id, "validate"), 120, "the validation")
+    progress = Path(job["folder"]) / "progress.jsonl"
+    wait_for(progress.exists, 200, "the first step")
+    trainers = _trainers(job["folder"])
+    assert len(trainers) == 1
+    for worker in _workers_of(airflow, run_id):
+        worker.send_signal(signal.SIGKILL)
+    trainer = trainers[0]
+    assert trainer.is_running(), "the job outlives its worker"
+
+    wait_for(lambda: _try_number(airflow, run_id) > 1, 200, "the retry")
+    state = airflow.wait("finetune", run_id, 600)
+    assert state in {"failed", "success"}, "the gate decides, not the kill"
+    train = next(task for task in airflow.tasks("finetune", run_id) if task["task_id"] == "train")
+    assert (train["state"], train["try_number"]) == ("success", 2)
+    steps = [json.loads(line)["step"] for line in progress.read_text(encoding="utf-8").splitlines() if "loss" in line]
+    first_pass = [step for step in steps if step < 90]
+    assert len(first_pass) == len(set(first_pass)), "no step was trained twice"
+    assert json.loads((Path(job["folder"]) / "result.json").read_text())["steps"] == 90
+    assert _trainers(job["folder"]) == []
+
+
+def _trainers(folder: str) -> list[psutil.Process]:
+    """Processes that train this job, on the host or in a container (which are seen from the host)."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if folder in words and any(word.endswith("train.py") for word in words) and "launcher" not in " ".join(words):
+            found.append(process)
+    children = {process.pid for process in found}
+    return [process for process in found if process.ppid() not in children]
+
+
+def _workers_of(airflow, run_id: str) -> list[psutil.Process]:
+    """The processes in which Airflow runs the training task: what a dying worker machine would take along."""
+    instance = next(task["id"] for task in airflow.tasks("finetune", run_id) if task["task_id"] == "train")
+    for process in psutil.process_iter(["cmdline"]):
+        title = " ".join(process.info["cmdline"] or []).removeprefix("airflow worker -- ").strip()
+        if len(title) > 30 and instance.startswith(title):  # the title is cut where the command line's memory ends
+            return [process.parent(), process]
+    raise AssertionError("no worker runs the training task")
+
+
+def _try_number(airflow, run_id: str) -> int:
+    return next(int(task["try_number"]) for task in airflow.tasks("finetune", run_id) if task["task_id"] == "train")
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (None, "source"),
+        (b"", "rows"),
+        (b"\xff\xfe\x00\x01" * 50, "broken.jsonl"),
+        (b'{"messages": [{"role": "wizard", "content": "x"}]}\n' * 20, "role"),
+        (b'{"messages": [{"role": "user", "content": "x"}]}\n' * 20, "messages"),
+    ],
+    ids=["missing", "empty", "not text", "unknown role", "no answer"],
+)
+def test_a_bad_source_is_refused_in_plain_words_and_leaves_nothing(stack, demo, tmp_path, content, expected):
+    source = tmp_path / "broken.jsonl"
+    if content is not None:
+        source.write_bytes(content)
+    with transaction() as session:
+        versions = session.scalar(select(func.count()).select_from(TrainingDataset))
+    run_id = stack.airflow.trigger("prepare_dataset", {"name": "broken", "source": str(source)})
+    assert stack.airflow.wait("prepare_dataset", run_id, 120) == "failed"
+    note = stack.airflow.run("prepare_dataset", run_id)["note"]
+    assert "ingest" in note
+    assert expected in note or str(source) in note
+    ingest = next(task for task in stack.airflow.tasks("prepare_dataset", run_id) if task["task_id"] == "ingest")
+    assert ingest["try_number"] == 1, "the same file would be refused again"
+    with transaction() as session:
+        assert session.scalar(select(func.count()).select_from(TrainingDataset)) == versions
+    assert not (stack.settings.datasets / "broken").exists() or not any((stack.settings.datasets / "broken").glob("v*"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({"base_model": "/nowhere"}, "/nowhere"),
+        ({"dataset": "nothing@v7"}, "nothing"),
+        ({"more_hyperparameters": '{"seed": 1, "weight_decay": 0, "weight_decay": 1}'}, "twice"),
+        ({"lora_rank": 256}, "lora_rank"),
+        ({"more_hyperparameters": '{"learnign_rate": 1}'}, "learnign_rate"),
+    ],
+    ids=["no base model", "no dataset", "a field twice", "rank too large", "unknown field"],
+)
+def test_a_bad_job_is_refused_before_anything_starts(stack, demo, changed, expected):
+    with transaction() as session:
+        jobs = session.scalar(select(func.count()).select_from(FinetuningJob))
+    run_id = stack.airflow.trigger("finetune", {**SHORT, **changed})
+    assert stack.airflow.wait("finetune", run_id, 120) == "failed"
+    note = stack.airflow.run("finetune", run_id)["note"]
+    assert "validate" in note
+    assert expected in note
+    with transaction() as session:
+        assert session.scalar(select(func.count()).select_from(FinetuningJob)) == jobs
+        assert session.scalar(select(func.count()).select_from(GpuLease)) == 0
+
+
+@pytest.mark.real_data
+def test_real_law_questions_go_the_same_way_and_deploy_nothing(stack, demo, tmp_path):
+    from tollgate.settings import PROJECT
+
+    source = PROJECT.parent / "shared" / "data" / "easylaw" / "easylaw.json"
+    if not source.is_file():
+        pytest.skip("the data folder beside the project is not there")
+    report = tmp_path / "law.json"
+    done = stack.command("demo", "--dataset", str(source), "--steps", "5", "--output", str(report))
+    summary = json.loads(report.read_text(encoding="utf-8"))
+    assert done.returncode == 1, done.stdout[-2000:] + done.stderr[-2000:]
+    assert summary["dataset"]["rows_in"] == 2195
+    assert summary["candidates"][0]["verdict"] == "fail"
+    assert summary["production"] is None
+    assert "easylaw@v1" not in served(stack)
+
+
+def test_down_leaves_no_process_behind(stack, demo):
+    done = stack.command("down", timeout=180)
+    assert done.returncode == 0, done.stderr
+    home = str(stack.settings.home)
+    left = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("TOLLGATE_HOME") == home and process.pid != os.getpid():
+                left.append(process)
+        except psutil.Error:
+            continue
+    assert [process.cmdline() for process in left] == []
