@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from tollgate.demo.grammar import Grammar, load_grammar
 from tollgate.demo.messages import SYSTEM_PROMPT, Label, MessageStream
 
-LABELLED_SHARE = 0.03
+LABELLED_SHARE = 0.025
 """Share of documents that are labelled messages."""
 
 _HANGUL = "가나다라마거너더러머버서어저고노도로모보소오조구누두루무부수우주바사아자하허호"

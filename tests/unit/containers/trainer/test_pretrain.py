@@ -64,13 +64,15 @@ def test_a_base_model_is_written_once_and_learns_to_stop(tmp_path, pretrain, ml_
 
     assert [line["status"] for line in pretrain(folder)] == ["cached"]
     assert (folder / "model.safetensors").read_bytes() == weights
-    assert pretrain(folder, seed=1)[-1]["status"] == "done"
-    assert (folder / "model.safetensors").read_bytes() != weights
     assert [path.name for path in folder.parent.iterdir()] == ["base"]
 
 
-def test_a_half_written_folder_is_not_taken_for_a_model(tmp_path, pretrain):
+def test_a_folder_that_is_not_this_model_is_replaced(tmp_path, pretrain):
     folder = tmp_path / "base"
     folder.mkdir()
     (folder / "pretraining.json").write_text('{"fingerprint": ')
-    assert pretrain(folder, steps=2)[-1]["status"] == "done"
+    (folder / "stale.bin").write_bytes(b"old")
+    assert pretrain(folder, steps=2, seed=1)[-1]["status"] == "done"
+    assert json.loads((folder / "pretraining.json").read_text())["seed"] == 1
+    assert (folder / "model.safetensors").exists()
+    assert not (folder / "stale.bin").exists()
