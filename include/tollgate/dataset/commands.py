@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import orjson
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from tollgate.errors import BadInputError, Problem, TollgateError
 
@@ -155,7 +155,8 @@ def _prepared(version: DatasetVersion) -> str:
 
 
 def _log_table(found: list[DatasetVersion]) -> Table:
-    table = Table("version", "written (UTC)", "train", "validation", "test", "dropped", "quality", "content", "source")
+    columns = ("written (UTC)", "train", "validation", "test", "dropped", "quality", "content")
+    table = Table(Column("version", no_wrap=True, min_width=max(len(version.reference) for version in found)), *columns)
     for version in found:
         manifest = version.manifest
         table.add_row(
@@ -165,7 +166,6 @@ def _log_table(found: list[DatasetVersion]) -> Table:
             f"{sum(manifest.counts['dropped'].values()) + manifest.counts['quarantined']:,}",
             "-" if manifest.quality_score is None else f"{manifest.quality_score:.3f}",
             manifest.content_hash[:12],
-            ", ".join(Path(source.path).name for source in manifest.sources),
         )
     return table
 

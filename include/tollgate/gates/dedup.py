@@ -1,9 +1,10 @@
 """Duplicates: exact ones by hash, near ones by MinHash LSH with exact verification, the best of each group kept.
 
-What is compared. Two rows are duplicates when what the user asks is (nearly) the same *and* the answer is (nearly)
-the same. The two sides are compared apart, because short messages with a long or structured answer share most of
-their characters with every row of the same label. The same question with another answer is no duplicate but a
-conflict: kept, counted, shown.
+What is compared. Two rows are duplicates when what the user asks is (nearly) the same *and* the answer is
+(nearly) the same. The two sides are compared apart, because short messages with a long or structured answer
+share most of their characters with every row of the same label. The same question with another answer is no
+duplicate but a conflict: kept, counted, shown. Answers that differ in a number ("5일 이내", "7일 이내") are different
+answers, however alike.
 
 How. Texts are folded (NFC, whitespace to one space, lower case). Rows alike in both sides after folding are exact
 duplicates. Of the rest, MinHash signatures of the user side's character 5-grams are banded so that a pair at Jaccard
@@ -15,6 +16,7 @@ through a chain of others.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 import zlib
 from collections import defaultdict
@@ -26,6 +28,7 @@ import orjson
 NGRAM = 5
 BANDS, ROWS = 20, 6
 _SEED = 1
+_NUMBER = re.compile(r"\d+")
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ def _same_answer(one: str, other: str, threshold: float) -> bool:
     if one == other:
         return True
     structured = one.startswith("\x00") or other.startswith("\x00")
-    return not structured and jaccard(one, other) >= threshold
+    return not structured and _NUMBER.findall(one) == _NUMBER.findall(other) and jaccard(one, other) >= threshold
 
 
 def _exact(asked: Sequence[str], answered: Sequence[str], order: Sequence[int]) -> tuple[dict[int, int], list[int]]:

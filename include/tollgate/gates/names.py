@@ -34,6 +34,7 @@ _NOT_NAMES = _words("not_names")
 _FIRST = _words("first_syllables")
 _SECOND = _words("second_syllables")
 _ROLE_ENDINGS = "자인생원직객료금권법관장민층급부과처실용률량감"
+_VERB_STEMS = ("하", "지나")  # 신청하는, 양도하는, 지지나는
 _TITLES = (
     "씨|님|고객님|회원님|기사님|선생님|사장님|과장님|부장님|차장님|대리님|팀장님|실장님|소장님|주임님|"
     "상담사님|상담원님|어르신|여사|귀하"
@@ -99,14 +100,14 @@ def _is_frequent(name: str) -> bool:
 
 
 def _is_before_particle(name: str) -> bool:
-    return _is_frequent(name) and name[-1] != "하"  # 신청하는, 양도하는: the stem of a verb
+    return _is_frequent(name) and not name.endswith(_VERB_STEMS)
 
 
 def _is_plausible(name: str) -> bool:
     if _is_frequent(name):
         return True
     _, given = _split(name)
-    syllables = given[0] in _FIRST and given[-1] in _SECOND
+    syllables = given[0] in _FIRST and given[-1] in _SECOND and given[0] != given[-1]  # 부모모님: a typing slip
     return syllables and given[-1] not in _ROLE_ENDINGS and name not in _NOT_NAMES
 
 

@@ -20,9 +20,9 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     roads = ["경부", "영동", "서해안", "중부내륙", "남해", "호남", "중앙", "동해", "울산", "서울양양"]
     troubles = ("노면에 큰 구멍이 생겨 차가 흔들렸습니다", "화장실 청소가 안 되어 냄새가 심합니다")
     rows = [
-        {"question": f"{road}고속도로 {trouble}", "answer": f"{road}선 담당에게 알렸습니다."}
-        for road in roads
-        for trouble in troubles
+        {"question": f"{road}고속도로 {trouble}", "answer": f"접수번호 {number}-{kind}번으로 알렸습니다."}
+        for number, road in enumerate(roads)
+        for kind, trouble in enumerate(troubles)
     ]
     path = tmp_path / "rows.json"
     path.write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")

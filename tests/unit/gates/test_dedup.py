@@ -44,6 +44,13 @@ def test_another_answer_is_a_conflict_and_stays_in_the_cluster() -> None:
     assert found.cluster == [0, 0, 0]
 
 
+def test_answers_that_differ_in_a_number_are_different() -> None:
+    answer = "이의신청은 처분이 있음을 안 날부터 {} 이내에 관할 행정청에 서면으로 제기할 수 있습니다"
+    found = _find([(LONG, answer.format("30일")), (LONG, answer.format("90일"))])
+    assert found.duplicates == []
+    assert found.conflicts == [[0, 1]]
+
+
 def test_the_same_answer_to_other_questions_is_no_duplicate() -> None:
     rows = [(f"{route}선에서 사고가 났어요", JSON_A) for route in ("경부", "영동", "서해안", "중부내륙")]
     assert _find(rows) == dedup.Duplicates([0, 1, 2, 3], [], [])
