@@ -1,6 +1,6 @@
 """Health check of an Airflow component that has no port of its own: ``component_health.py scheduler``.
 
-Asks the api-server, which knows every component's last sign of life; ``airflow jobs check`` would import all of Airflow.
+Asks the api-server, which knows every component's last sign of life; ``airflow jobs check`` would import Airflow.
 
 Environment:
     TOLLGATE_AIRFLOW_URL: Base address of the api-server.

@@ -56,7 +56,6 @@ def airflow_environment(configuration: Settings, secrets: Secrets) -> dict[str, 
         # A cleared task that had succeeded must run again, not find the state of its former job.
         "state_store": {"clear_on_success": True},
         "logging": {"base_log_folder": home / "logs"},
-        "usage_data_collection": {"enabled": False},
         "fab": {"enable_proxy_fix": False},
     }
     variables = {

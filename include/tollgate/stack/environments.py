@@ -24,6 +24,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 PROJECT = Path(__file__).resolve().parents[3]
 
@@ -227,6 +228,16 @@ def offers_torch(find_links: str) -> bool:
 # --- Installers ---------------------------------------------------------------------------------------------------
 
 
+class Installer(Protocol):
+    """Makes environments and installs into them."""
+
+    def create(self, folder: Path) -> None:
+        """Make an empty environment with the Python that runs this file."""
+
+    def install(self, folder: Path, arguments: Sequence[str]) -> None:
+        """Install into an environment, without dependencies; ``arguments`` are those of ``pip install``."""
+
+
 class UvInstaller:
     """Installs with uv.
 
@@ -284,7 +295,7 @@ def _run(command: Sequence[str], environ: dict[str, str]) -> None:
         raise SetUpError(f"This command failed; its output above says why:\n  {' '.join(command)}")
 
 
-def find_installer(project: Path = PROJECT) -> UvInstaller | PipInstaller:
+def find_installer(project: Path = PROJECT) -> Installer:
     """uv from the machine, or a private one under ``build/tools``, or pip where no uv can be had."""
     pip = machine_pip_settings()
     environ = dict(os.environ)
@@ -338,7 +349,7 @@ def is_complete(environment: Environment, project: Path = PROJECT) -> bool:
     return stamp == fingerprint(environment, project) and (folder / "bin" / "python").exists()
 
 
-def make(environment: Environment, installer: UvInstaller | PipInstaller, project: Path = PROJECT) -> None:
+def make(environment: Environment, installer: Installer, project: Path = PROJECT) -> None:
     """Make an environment, or bring it up to today's files.
 
     Args:

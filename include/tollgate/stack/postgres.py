@@ -16,6 +16,7 @@ from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from tollgate.errors import ServiceUnavailableError
+from tollgate.stack.processes import wait_ended
 
 DATABASES = ("airflow", "mlflow", "tollgate")
 """The databases that the stack needs."""
@@ -50,7 +51,8 @@ def start(data: Path, databases: Sequence[str] = DATABASES) -> None:
 
 def _start_once(data: Path, databases: Sequence[str]) -> None:
     if running_process(data) is None:
-        (data / "postmaster.pid").unlink(missing_ok=True)  # of a killed server; its number may be another process's now
+        for left in ("postmaster.pid", ".s.PGSQL.5432.lock"):
+            (data / left).unlink(missing_ok=True)  # a killed server's; its number may be another process's now
     _start_server(data)
     create_databases(data, databases)
     (data / _COMPLETE).touch()
@@ -63,6 +65,7 @@ def _start_server(data: Path) -> None:
 
         server = get_server(data, cleanup_mode=None)
         if running_process(data) is None:  # this process has started one before, and it was stopped since
+            data.mkdir(exist_ok=True)  # missing where start() has set it aside
             server.start()
 
 
@@ -126,14 +129,10 @@ def stop(data: Path) -> bool:
         return False
     # PostgreSQL's fast shutdown (sessions are ended), then its immediate one, then by force.
     for number, patience in ((signal.SIGINT, 20), (signal.SIGQUIT, 5), (signal.SIGKILL, 5)):
-        try:
+        with contextlib.suppress(psutil.NoSuchProcess):
             process.send_signal(number)
-            process.wait(timeout=patience)
-        except psutil.TimeoutExpired:
-            continue
-        except psutil.NoSuchProcess:
-            pass
-        break
+        if not wait_ended([process], patience):
+            break
     return True
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -34,9 +35,7 @@ def stack_processes(home: Path) -> list[psutil.Process]:
 
 def _mark(process: psutil.Process) -> str | None:
     try:
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return None
-        return process.environ().get(MARKER)
+        return process.environ().get(MARKER) if _lives(process) else None
     except (psutil.Error, OSError):  # gone meanwhile, or another user's
         return None
 
@@ -44,9 +43,37 @@ def _mark(process: psutil.Process) -> str | None:
 def end(processes: Sequence[psutil.Process], grace: float) -> None:
     """Ask processes to end (SIGTERM) and kill those that still live after ``grace`` seconds."""
     _signal_all(processes, signal.SIGTERM)
-    _, alive = psutil.wait_procs(processes, timeout=grace)
+    alive = wait_ended(processes, grace)
     _signal_all(alive, signal.SIGKILL)
-    psutil.wait_procs(alive, timeout=5)
+    wait_ended(alive, 5)
+
+
+def wait_ended(processes: Iterable[psutil.Process], timeout: float) -> list[psutil.Process]:
+    """Wait until processes have ended.
+
+    Unlike :func:`psutil.wait_procs`, a process that ended counts as such before its parent has asked for its status:
+    what the stack leaves behind belongs to process 1, which in a container may never ask.
+
+    Args:
+        processes: The processes.
+        timeout: Seconds after which to give up.
+
+    Returns:
+        Those that still live.
+    """
+    deadline = time.monotonic() + timeout
+    alive = [process for process in processes if _lives(process)]
+    while alive and time.monotonic() < deadline:
+        time.sleep(0.05)
+        alive = [process for process in alive if _lives(process)]
+    return alive
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _signal_all(processes: Iterable[psutil.Process], number: signal.Signals) -> None:

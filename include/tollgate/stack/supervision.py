@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -18,10 +19,14 @@ import psutil
 from supervisor.xmlrpc import SupervisorTransport
 
 from tollgate.errors import BadInputError, Problem, ServiceUnavailableError
+from tollgate.stack.processes import wait_ended
 from tollgate.stack.services import Service
 
 SETTLED_AFTER = 15
 """Seconds that a process must live to count as started; one that ends earlier is tried three times, then given up."""
+
+_NOT_EXPRESSIBLE = re.compile(r"[\r\n]|\s[;#]")
+"""What the format of the supervisor's configuration cannot hold: it would end the value, or start a comment."""
 
 _UNREACHABLE = (OSError, http.client.HTTPException, xmlrpc.client.ProtocolError)
 
@@ -222,24 +227,35 @@ class Supervisor:
         except (ServiceUnavailableError, xmlrpc.client.Fault, *_UNREACHABLE):
             return  # killed meanwhile
         if process is not None:
-            psutil.wait_procs([process], timeout=10)
+            wait_ended([process], timeout=10)
 
 
 def _section(name: str, options: Mapping[str, object]) -> str:
-    # The parser replaces %(…)s; a percent sign of ours stands for itself.
-    lines = [f"{key}={str(value).replace('%', '%%')}" for key, value in options.items()]
+    lines = [f"{key}={_literal(f'{name}, {key}', str(value))}" for key, value in options.items()]
     return "\n".join([f"[{name}]", *lines, ""])
 
 
+def _literal(where: str, value: str) -> str:
+    if _NOT_EXPRESSIBLE.search(value):
+        raise BadInputError(
+            "A setting cannot be passed on to a service.",
+            [Problem(where, "a line break, or a blank before ; or #", "a value on one line without such a blank")],
+        )
+    return value.replace("%", "%%")  # the parser replaces %(…)s; a percent sign of ours stands for itself
+
+
 def _environment(service: Service) -> str:
-    return ",".join(f"{name}={_quoted(name, value)}" for name, value in sorted(service.environment.items()))
+    return ",".join(
+        f"{name}={_quoted(f'{service.name}, {name}', value)}" for name, value in sorted(service.environment.items())
+    )
 
 
-def _quoted(name: str, value: str) -> str:
+def _quoted(where: str, value: str) -> str:
     for quote in "\"'":
-        if quote not in value and "\n" not in value:
+        if quote not in value:
+            _literal(where, value)
             return f"{quote}{value}{quote}"
     raise BadInputError(
         "A setting cannot be passed on to a service.",
-        [Problem(name, "both kinds of quotes, or a line break", "a value with at most one kind, on one line")],
+        [Problem(where, "both kinds of quotes", "a value with at most one kind")],
     )
