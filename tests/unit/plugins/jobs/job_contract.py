@@ -6,10 +6,12 @@ and the killed workers are real.
 
 from __future__ import annotations
 
+import atexit
 import datetime as dt
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import tempfile
 import time
@@ -22,7 +24,9 @@ from unittest.mock import Mock
 
 import pytest
 
-os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="tollgate-airflow-"))
+if "AIRFLOW_HOME" not in os.environ:
+    os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="tollgate-airflow-")
+    atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
 
 from airflow.sdk.exceptions import AirflowFailException
 from airflow.sdk.execution_time.task_runner import _run_execute_callable
