@@ -162,6 +162,8 @@ def _airflow(configuration: Settings, secrets: Secrets) -> tuple[Service, ...]:
             address=configuration.airflow_address if port else None,
             after=after,
             component=component,
+            # Answers are finished within a second; afterwards the api-server's process hangs until it is killed.
+            stop_seconds=5 if port else 15,
         )
 
     return (
