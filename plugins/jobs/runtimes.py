@@ -25,7 +25,10 @@ OFFLINE = {
 QUIET_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
 """Threads that wait give their core away, which matters where jobs share cores."""
 
-PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "HOME", "USER", "OMP_NUM_THREADS")
+PASSED_ON = (
+    *("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "HOME", "USER", "OMP_NUM_THREADS"),
+    *("TOLLGATE_STACK", "SPT_NOENV"),  # by which ``tollgate down`` finds the job
+)
 """What a process job sees of Airflow's environment; everything else may be a secret."""
 
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from tollgate.errors import BadInputError, Problem, TollgateError
 from tollgate.settings import Settings
 from tollgate.stack import checks, health, postgres, processes, startup
+from tollgate.stack.containers import stop_job_containers
 from tollgate.stack.display import StartDisplay
 from tollgate.stack.secrets import load_or_create
 from tollgate.stack.services import (
@@ -162,6 +163,7 @@ def down(configuration: Settings) -> int:
         supervisor = supervisor_of(configuration)
         if supervisor.running():
             supervisor.shut_down(patience=45)
+        present += stop_job_containers(configuration, GRACE)
         for _ in range(3):  # a dying process may still start another
             remains = processes.stack_processes(home)
             if not remains:
