@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 from airflow.sdk import CronTriggerTimetable, dag, get_current_context, task
 
+from runs.database import first_column
 from runs.people import who
 from runs.policy import TASK_DEFAULTS
 
@@ -24,12 +26,12 @@ from runs.policy import TASK_DEFAULTS
 def analyze_experiments() -> None:
     """Wire the looks."""
 
-    @task
-    def running() -> list[int]:
-        """All running experiments."""
-        from tollgate.workflow import experiments
-
-        return experiments.running_experiments()
+    running = SQLExecuteQueryOperator(
+        task_id="running",
+        conn_id="tollgate",
+        sql="SELECT id FROM ab_experiments WHERE status = 'running' ORDER BY id",
+        handler=first_column,
+    )
 
     @task
     def look(experiment_id: int, run_id: str) -> dict[str, Any]:
@@ -45,7 +47,7 @@ def analyze_experiments() -> None:
 
         return experiments.act(outcome, who(get_current_context()))
 
-    act.expand(outcome=look.expand(experiment_id=running()))
+    act.expand(outcome=look.expand(experiment_id=running.output))
 
 
 analyze_experiments()

@@ -73,6 +73,28 @@ def log(name: Annotated[str, typer.Argument(help="Name of the dataset.")], as_js
 
 
 @app.command()
+def export(
+    reference: Reference,
+    target: Annotated[Path, typer.Argument(help="Folder to make.")],
+    form: Annotated[str, typer.Option(help="openai (JSONL) or hugging-face (load_from_disk).")] = "openai",
+    as_json: AsJson = False,
+) -> None:
+    """Write a version in a form that other tools read."""
+    with _errors(as_json):
+        from tollgate.dataset import export as exports
+        from tollgate.dataset.versions import resolve
+
+        if form not in {"openai", "hugging-face"}:
+            raise BadInputError("There is no such form.", [Problem("--form", form, "openai or hugging-face")])
+        chosen: exports.Form = "openai" if form == "openai" else "hugging-face"
+        written = [str(path) for path in exports.export(resolve(reference), chosen, target)]
+        if as_json:
+            _print_json({"ok": True, "written": written})
+        else:
+            Console().print("\n".join(written), soft_wrap=True, highlight=False)
+
+
+@app.command()
 def stats(reference: Reference, as_json: AsJson = False) -> None:
     """Show what is in a version: rows, lengths, categories, quality."""
     with _errors(as_json):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+
+from sqlalchemy import make_url
 
 from tollgate.settings import PROJECT, Settings
 from tollgate.stack.secrets import Secrets
@@ -63,4 +66,19 @@ def airflow_environment(configuration: Settings, secrets: Secrets) -> dict[str, 
         for section, entries in options.items()
         for name, value in entries.items()
     }
-    return variables | {"AIRFLOW_HOME": str(home)}
+    return variables | {"AIRFLOW_HOME": str(home), "AIRFLOW_CONN_TOLLGATE": _connection(configuration)}
+
+
+def _connection(configuration: Settings) -> str:
+    """Tollgate's own database as Airflow's connection ``tollgate``, for tasks that are one SQL statement."""
+    url = make_url(configuration.tollgate_database)
+    return json.dumps(
+        {
+            "conn_type": "postgres",
+            "host": url.host or url.query.get("host"),
+            "port": url.port,
+            "login": url.username,
+            "password": url.password,
+            "schema": url.database,
+        }
+    )

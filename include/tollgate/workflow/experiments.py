@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import select
-
 from tollgate.experiments.analysis import analyze, record_look
 from tollgate.experiments.decision import Decision, decide
 from tollgate.experiments.plan import ExperimentPlan
@@ -15,13 +13,6 @@ from tollgate.serving.client import VllmClient
 from tollgate.serving.rollout import unload_if_unused
 from tollgate.store.session import transaction
 from tollgate.store.tables import Experiment
-
-
-def running_experiments() -> list[int]:
-    """Ids of all running experiments, the oldest first."""
-    query = select(Experiment.id).where(Experiment.status == "running").order_by(Experiment.id)
-    with transaction() as session:
-        return list(session.scalars(query))
 
 
 def look(experiment_id: int, look_id: str) -> dict[str, Any]:

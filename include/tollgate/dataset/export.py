@@ -1,0 +1,59 @@
+"""Versions in the forms that other tools read: OpenAI's JSONL, and a Hugging Face dataset folder."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Literal
+
+import orjson
+
+from tollgate.dataset.schema import SPLITS
+from tollgate.dataset.versions import DatasetVersion
+from tollgate.errors import BadInputError, Problem
+
+Form = Literal["openai", "hugging-face"]
+
+
+def export(version: DatasetVersion, form: Form, target: Path) -> list[Path]:
+    """Write all parts of a version to a new folder, whole or not at all.
+
+    ``openai`` gives ``train.jsonl``, ``validation.jsonl`` and ``test.jsonl`` with a ``messages`` array a line;
+    ``hugging-face`` gives what ``datasets.load_from_disk`` opens, with all columns.
+
+    Args:
+        version: The version.
+        form: Which of the two.
+        target: The folder to make.
+
+    Returns:
+        What was written, sorted.
+
+    Raises:
+        BadInputError: The target is there already.
+    """
+    if target.exists():
+        raise BadInputError("The export would overwrite something.", [Problem("target", str(target), "a new folder")])
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    if form == "openai":
+        _write_openai(version, partial)
+    else:
+        _write_hugging_face(version, partial)
+    partial.rename(target)
+    return sorted(target.iterdir())
+
+
+def _write_openai(version: DatasetVersion, folder: Path) -> None:
+    for part in SPLITS:
+        with (folder / f"{part}.jsonl").open("wb") as file:
+            for messages in version.read(part)["messages"].to_list():
+                file.write(orjson.dumps({"messages": messages}, option=orjson.OPT_APPEND_NEWLINE))
+
+
+def _write_hugging_face(version: DatasetVersion, folder: Path) -> None:
+    from datasets import Dataset, DatasetDict
+
+    parts = {part: Dataset.from_parquet(str(version.file(part)), keep_in_memory=True) for part in SPLITS}
+    DatasetDict(parts).save_to_disk(str(folder))
