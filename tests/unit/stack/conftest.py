@@ -29,7 +29,7 @@ def _short_folder() -> Path:
 
 
 @pytest.fixture
-def home() -> Iterator[Path]:
+def home(postgres_package: None) -> Iterator[Path]:
     """A home folder whose path is short enough for sockets; afterwards nothing of its stack lives."""
     folder = _short_folder()
     yield folder
@@ -46,7 +46,7 @@ def configuration(home: Path) -> Settings:
 
 
 @pytest.fixture(scope="session")
-def postgres_folder() -> Iterator[Path]:
+def postgres_folder(postgres_package: None) -> Iterator[Path]:
     """A data folder to copy, since making one takes seconds; without the disk's safety."""
     folder = _short_folder()
     data = folder / "postgres"
