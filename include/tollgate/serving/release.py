@@ -54,7 +54,7 @@ def has_champion(session: Session, model_id: int) -> bool:
 def promote(
     session: Session, model_id: int, by: str, why: str, prompts: Sequence[Prompt], client: VllmClient
 ) -> Release:
-    """Give a version its whole route and make it the production version.
+    """Give a version its whole route and make it the production version; an experiment on the route stops.
 
     Args:
         session: The caller's transaction.
@@ -74,6 +74,7 @@ def promote(
     former = lifecycle.champion(session, model.model_name)
     deploy(session, model.model_name, model.id, by, prompts, client)
     lifecycle.promote_to_production(session, model.id, by, why)
+    _stop_experiment(session, model.model_name, f"{model.served_name} got the whole route. {why}")
     other = former.served_name if former and former.id != model.id else None
     return Release(action="promoted", route=model.model_name, served_name=model.served_name, champion=other)
 
@@ -90,7 +91,8 @@ def open_test(
     """Stage a version and let it share the champion's route in an experiment.
 
     Raises:
-        GateRefusedError: There is no champion to test against, or the route has a running experiment already.
+        GateRefusedError: There is no champion to test against, the route has a running experiment already, or the
+            version was released or archived before.
         ServiceUnavailableError: A replica did not answer; nothing was changed.
     """
     model = lifecycle.get(session, model_id)
@@ -102,7 +104,9 @@ def open_test(
     running = session.scalar(select(Experiment).where(Experiment.route == route, Experiment.status == "running"))
     if running is not None and running.model_b_id != model.id:
         raise GateRefusedError(f"Experiment {running.experiment_name} is running on {route}; conclude it first.")
-    _stage(session, model_id, by, f"to be tested against {champion.served_name}. {why}")
+    model = _stage(session, model_id, by, f"to be tested against {champion.served_name}. {why}")
+    if model.status != Stage.STAGING:
+        raise GateRefusedError(f"{model.served_name} is {model.status}; only a candidate can be tested.")
     deploy(session, route, model.id, by, prompts, client, share=plan.split["b"])
     name = f"{route}-v{champion.version}-v{model.version}"
     experiment = open_experiment(session, route, champion.id, model.id, plan, name, by)
@@ -119,7 +123,8 @@ def settle(session: Session, experiment_id: int, decision: Decision, by: str) ->
     """Carry out an experiment's decision: the challenger gets the whole route, or the champion does.
 
     Both versions are loaded while the experiment runs, so that the route moves at once, and nothing has to be loaded.
-    A decision that is not final changes nothing.
+    A decision that is not final changes nothing. Where the experiment has ended before, what was decided then stands,
+    and nothing is changed: whoever ended it moved the route in the same transaction.
     """
     experiment = session.get_one(Experiment, experiment_id)
     lifecycle.lock_model(session, experiment.route)
@@ -128,7 +133,10 @@ def settle(session: Session, experiment_id: int, decision: Decision, by: str) ->
     if not decision.final:
         return _release("kept", experiment, challenger, champion)
     why = f"experiment {experiment.experiment_name}: {' '.join(decision.reasons)}"
-    if conclude(session, experiment_id, decision, by).action is Action.PROMOTE:
+    ended = conclude(session, experiment_id, decision, by)
+    if not ended.changed:
+        return _release(_done_before(ended.action), experiment, challenger, champion)
+    if decision.action is Action.PROMOTE:
         lifecycle.promote_to_production(session, challenger.id, by, why, replacing=champion.id)
         set_route(session, experiment.route, {challenger.id: 1.0}, by)
         return _release("promoted", experiment, challenger, champion)
@@ -143,11 +151,10 @@ def retire(session: Session, route: str, by: str, why: str) -> list[str]:
     Returns:
         The served names of the versions that were not archived yet.
     """
-    now = func.clock_timestamp()
-    running = update(Experiment).where(Experiment.route == route, Experiment.status == "running")
-    session.execute(running.values(status="stopped", decision_reasons=[{"en": why}], end_date=now))
+    lifecycle.lock_model(session, route)  # before the experiment, as a decision on it does
+    _stop_experiment(session, route, why)
     serving = update(Deployment).where(Deployment.route == route, Deployment.ended_at.is_(None))
-    session.execute(serving.values(ended_at=now))
+    session.execute(serving.values(ended_at=func.clock_timestamp()))
     in_use = {Stage.CANDIDATE, Stage.STAGING, Stage.PRODUCTION}
     gone = [model for model in lifecycle.versions(session, route) if Stage(model.status) in in_use]
     for model in gone:
@@ -160,6 +167,18 @@ def _stage(session: Session, model_id: int, by: str, why: str) -> RegisteredMode
     if model.status == Stage.CANDIDATE:
         return lifecycle.move(session, model_id, Stage.CANDIDATE, Stage.STAGING, by, why)
     return model
+
+
+def _stop_experiment(session: Session, route: str, why: str) -> None:
+    running = update(Experiment).where(Experiment.route == route, Experiment.status == "running")
+    end = func.clock_timestamp()
+    session.execute(running.values(status="stopped", decision_reasons=[{"en": why}], end_date=end))
+
+
+def _done_before(action: Action | None) -> Literal["promoted", "rolled_back", "kept"]:
+    if action is None:  # somebody stopped it without a decision
+        return "kept"
+    return "promoted" if action is Action.PROMOTE else "rolled_back"
 
 
 def _release(
