@@ -5,10 +5,11 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
@@ -61,16 +62,48 @@ class Job(BaseModel):
     method: Literal["full", "lora", "qlora"]
 
 
-def create_job(session: Session, request: TrainingRequest, run_id: str, created_by: str, settings: Settings) -> Job:
+def parse_request(values: dict[str, Any]) -> TrainingRequest:
+    """Validate ``values`` as a request.
+
+    Raises:
+        BadInputError: One problem for each wrong field.
+    """
+    try:
+        return TrainingRequest.model_validate(values)
+    except ValidationError as error:
+        problems = [
+            Problem(".".join(map(str, detail["loc"])), repr(detail["input"])[:200], detail["msg"])
+            for detail in error.errors()
+        ]
+        raise BadInputError("The job cannot start.", problems) from error
+
+
+def create_job(
+    session: Session,
+    request: TrainingRequest,
+    run_id: str,
+    created_by: str,
+    settings: Settings,
+    further_problems: Iterable[Problem] = (),
+) -> Job:
     """Check a request as a whole, write ``spec.json`` and the row, and return the job.
 
     The job's name follows from model and run, so that asking again (a retried task) finds the same job.
+
+    Args:
+        session: The caller's transaction.
+        request: What is asked for.
+        run_id: The run; the job's name follows from it.
+        created_by: Who asked.
+        settings: Where things are.
+        further_problems: What the caller found wrong with the rest of the request, to be told together.
 
     Raises:
         BadInputError: Everything that is wrong with the request, at once.
     """
     name = job_name(request.model_name, run_id)
     values, problems = merged_hyperparameters(request)
+    problems += further_problems
     version = _resolve(request.dataset, settings, problems)
     base_model = (request.base_model or settings.served_base_model).resolve()
     problems += base_model_problems(base_model)
@@ -171,8 +204,12 @@ def _serving_problems(values: dict[str, Any], base_model: Path, settings: Settin
         problems.append(
             Problem("base_model", str(base_model), f"the base that vLLM serves: {settings.served_base_model}")
         )
-    rank = values.get("lora_rank")
-    if isinstance(rank, int) and rank > settings.max_lora_rank:
+    rank = values.get("lora_rank", TrainingSpec.model_fields["lora_rank"].default)
+    try:
+        too_large = float(rank) > settings.max_lora_rank  # the specification takes "64" and 64.0 for 64 too
+    except (TypeError, ValueError):  # no number: the specification says so
+        too_large = False
+    if too_large:
         problems.append(Problem("lora_rank", str(rank), f"at most {settings.max_lora_rank}, the largest vLLM accepts"))
     return problems
 

@@ -25,7 +25,7 @@ from tollgate.serving import release
 from tollgate.serving.client import Prompt, VllmClient
 from tollgate.settings import settings
 from tollgate.store.session import transaction
-from tollgate.training.jobs import Job, TrainingRequest, create_job, finish_job, start_job
+from tollgate.training.jobs import Job, create_job, finish_job, parse_request, start_job
 
 PROBES = 3
 """Test questions that a version must answer with something before a route moves to it."""
@@ -44,16 +44,17 @@ def validate(params: Mapping[str, Any], hyperparameters: Sequence[str], run_id: 
         BadInputError: Everything that is wrong, at once.
     """
     chosen = {name: params[name] for name in ("method", *hyperparameters) if params.get(name) is not None}
-    request = TrainingRequest(
-        model_name=params["model_name"],
-        dataset=params["dataset"],
-        base_model=params["base_model"] or None,
-        hyperparameters=chosen,
-        more_hyperparameters=params["more_hyperparameters"] or "",
+    request = parse_request(
+        {
+            "model_name": params["model_name"],
+            "dataset": params["dataset"],
+            "base_model": params["base_model"] or None,
+            "hyperparameters": chosen,
+            "more_hyperparameters": params["more_hyperparameters"] or "",
+        }
     )
-    plan_of(params["experiment"])
     with transaction() as session:
-        job = create_job(session, request, run_id, by, settings())
+        job = create_job(session, request, run_id, by, settings(), _plan_problems(params["experiment"]))
         start_job(session, job.id)
     return job.model_dump(mode="json")
 
@@ -189,6 +190,14 @@ def plan_of(fields: Mapping[str, Any]) -> ExperimentPlan:
             for detail in error.errors()
         ]
         raise BadInputError("The plan of the A/B test is not valid.", problems) from error
+
+
+def _plan_problems(fields: Mapping[str, Any]) -> Sequence[Problem]:
+    try:
+        plan_of(fields)
+    except BadInputError as error:
+        return error.problems
+    return ()
 
 
 def _why(verdict: Mapping[str, Any], answer: Mapping[str, Any] | None) -> str:

@@ -278,7 +278,7 @@ def test_a_retired_route_serves_nothing_and_its_experiment_cannot_bring_it_back(
             return release.retire(session, ROUTE, "kim", "a new beginning")
 
     assert sorted(retire()) == ["router@v1", "router@v2", "router@v3"]
-    gone = (["archived"] * 3, {})
+    gone: tuple[list[str], dict[str, float]] = (["archived"] * 3, {})
     assert state() == gone
     assert experiment(running).status == "stopped"
     before = written()
