@@ -1,5 +1,7 @@
 """One look at every running A/B test: continue, promote the challenger, roll it back, or hold.
 
+First every vLLM replica is brought to the wanted state: one that restarted empty gets its adapters back.
+
 Significance is asked once, when both arms have the planned number of users; until then a look says "continue".
 """
 
@@ -13,6 +15,7 @@ from airflow.sdk import CronTriggerTimetable, dag, get_current_context, task
 from runs.database import first_column
 from runs.people import who
 from runs.policy import TASK_DEFAULTS
+from vllm_rollout.operators import ReconcileOperator
 
 
 @dag(
@@ -26,6 +29,7 @@ from runs.policy import TASK_DEFAULTS
 def analyze_experiments() -> None:
     """Wire the looks."""
 
+    reconcile = ReconcileOperator(task_id="reconcile_replicas")
     running = SQLExecuteQueryOperator(
         task_id="running",
         conn_id="tollgate",
@@ -47,6 +51,7 @@ def analyze_experiments() -> None:
 
         return experiments.act(outcome, who(get_current_context()))
 
+    reconcile >> running
     act.expand(outcome=look.expand(experiment_id=running.output))
 
 

@@ -10,7 +10,6 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import Param, TriggerRule, chain, dag, get_current_context, task, task_group
-from vllm_rollout.operators import UnloadAdapterOperator
 
 from jobs.form import training_params
 from jobs.operator import ContainerJobOperator
@@ -20,6 +19,7 @@ from runs.approval import ANSWER, ReleaseApprovalOperator
 from runs.notes import note_failure
 from runs.people import who
 from runs.policy import TASK_DEFAULTS
+from vllm_rollout.operators import UnloadAdapterOperator
 
 ANY_BRANCH = TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS
 JOB = "{{ ti.xcom_pull(task_ids='validate')['%s'] }}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
@@ -181,6 +182,26 @@ class RollBackOperator(_RolloutOperator):
         shares = self.hook.roll_back(self.route, self.by, _parse_id(self.away_from))
         self.log.info("%s is served by %s", self.route, ", ".join(shares) or "nothing")
         return shares
+
+
+class ReconcileOperator(_RolloutOperator):
+    """Bring every replica to the wanted state: load what routes and experiments need, unload what nothing refers to.
+
+    The result (XCom) holds what was ``loaded`` and ``unloaded``, and the ``problems`` that stand in the way.
+    """
+
+    ui_color = "#e6e9f5"
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Reconcile.
+
+        Raises:
+            ServiceUnavailableError: PostgreSQL did not answer.
+        """
+        done = self.hook.reconcile()
+        for problem in done.problems:
+            self.log.warning("%s", problem)
+        return asdict(done)
 
 
 def _parse_id(value: int | str | None) -> int:

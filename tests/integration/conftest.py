@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import socket
@@ -10,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pydantic import BaseModel, ConfigDict
@@ -43,10 +41,6 @@ class Stack(BaseModel):
         )
         sys.stderr.write(done.stderr)
         return done
-
-    def json(self, *words: str) -> dict[str, Any]:
-        done = self.command(*words, "--json")
-        return dict(json.loads(done.stdout))
 
 
 def _free_port() -> int:

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from tollgate.errors import ServiceUnavailableError
-from tollgate.registry import lifecycle, mlflow_projection, mlflow_server, registration
+from tollgate.registry import lifecycle, mlflow_projection, mlflow_run, mlflow_server
 from tollgate.registry.registration import Registration, register_job
 from tollgate.settings import settings
 from tollgate.store.session import transaction
@@ -167,7 +167,7 @@ def test_the_alias_gives_the_adapter_and_hand_made_changes_are_repaired(client, 
 
 @pytest.mark.parametrize("step", ["log_job", "register", "project_model"])
 def test_a_crash_after_any_step_is_made_good_by_a_retry(step: str, client, tmp_path: Path, monkeypatch) -> None:
-    module = registration.mlflow_run if step == "log_job" else registration.mlflow_projection
+    module = mlflow_run if step == "log_job" else mlflow_projection
     real = getattr(module, step)
 
     def die_afterwards(*arguments) -> None:
@@ -198,6 +198,7 @@ def test_after_racing_promotions_mlflow_says_what_postgresql_says(client, tmp_pa
             list(pool.map(promote_and_project, versions))
         with transaction() as session:
             champion = lifecycle.champion(session, "raced")
+        assert champion is not None
         assert (
             client.get_model_version_by_alias("raced", "production").tags["tollgate.version"] == f"v{champion.version}"
         )

@@ -86,7 +86,7 @@ class DemoRoad:
         with self._stage("stack"):
             lifecycle.up(self._settings, self._console)
             self._wait_for_dags()
-        name = "".join(letter if letter.isalnum() else "-" for letter in source.stem.lower()).strip("-") or "dataset"
+        name = _dataset_name(source)
         with self._stage("dataset"):
             run_id = self._airflow.trigger("prepare_dataset", {"name": name, "source": str(source.resolve())})
             version = self._end_of_prepare(run_id, f"prepare {source.name}")
@@ -150,9 +150,12 @@ class DemoRoad:
             self._console.print(f"  retired from an earlier run: {', '.join(gone)}", highlight=False)
 
     def _prepare_all(self) -> dict[Candidate, str]:
-        """Bring all three raw files through the gates, side by side."""
+        """Bring all three raw files through the gates."""
         runs: dict[Candidate, str] = {}
+        versions: dict[Candidate, dict[str, Any]] = {}
         for candidate in ADAPTERS:
+            if candidate == "full":  # the same dataset's next version: after its first
+                versions["first"] = self._end_of_prepare(runs["first"], f"prepare, {NAMES['first']}")
             source = self._settings.home / "demo" / f"{candidate}.jsonl"
             planted = write_raw(source, self._seed, candidate)
             self._console.print(f"  {source.name}: {planted.lines:,} lines", highlight=False)
@@ -160,7 +163,8 @@ class DemoRoad:
             description = f"Synthetic customer messages, {NAMES[candidate]}"
             conf = {"name": name, "source": str(source), "description": description}
             runs[candidate] = self._airflow.trigger("prepare_dataset", conf)
-        versions = {one: self._end_of_prepare(run_id, f"prepare, {NAMES[one]}") for one, run_id in runs.items()}
+        for one in ("swapped", "full"):
+            versions[one] = self._end_of_prepare(runs[one], f"prepare, {NAMES[one]}")
         return {one: str(version["reference"]) for one, version in versions.items()}
 
     def _end_of_prepare(self, run_id: str, title: str) -> dict[str, Any]:
@@ -307,11 +311,17 @@ class DemoRoad:
         found.ok = not found.problems
 
 
+def _dataset_name(source: Path) -> str:
+    """A dataset's and model's name after a file; letters that no name may have, such as Korean ones, become dashes."""
+    letters = (letter if letter.isascii() and letter.isalnum() else "-" for letter in source.stem.lower())
+    return "".join(letters).strip("-")[:100] or "dataset"
+
+
 def _experiment_summary(outcome: dict[str, Any], visits: list[Visit]) -> ExperimentSummary:
     analysis, decision = outcome["analysis"], outcome["decision"]
     comparison = analysis["comparison"] or {}
     milliseconds = sorted(1000 * second for visit in visits for second in visit.seconds)
-    cuts = quantiles(milliseconds, n=100) if len(milliseconds) > 1 else [0.0] * 99
+    cuts = quantiles(milliseconds, n=100, method="inclusive") if len(milliseconds) > 1 else [0.0] * 99
     return ExperimentSummary(
         name=outcome["name"],
         users={arm: figures["users"] for arm, figures in analysis["arms"].items()},

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from sqlalchemy import delete
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -20,7 +21,10 @@ from tollgate.evaluation.runner import cases_from_dataset, run_cases
 from tollgate.evaluation.scorers import ScoredCase, detect, score_results
 from tollgate.evaluation.summary import EvaluationSummary, summarise
 from tollgate.evaluation.verdict import Verdict, VerdictSettings, judge
-from tollgate.store.tables import ModelEvaluation
+from tollgate.store.tables import ModelBenchmark, ModelEvaluation
+
+INTERNAL_TEST = "internal_test"
+"""Name of the benchmark that is a dataset version's own test part."""
 
 WRONG_ANSWERS_KEPT = 50
 """Wrong answers kept in the table; all answers are in the job's folder and in MLflow."""
@@ -172,6 +176,18 @@ def record_evaluation(session: Session, job_id: int, dataset_id: int, job_folder
     values = {"metrics": _metrics(evaluation), "test_cases": wrong[:WRONG_ANSWERS_KEPT], "evaluator": evaluator}
     statement = insert(ModelEvaluation).values(job_id=job_id, eval_dataset_id=dataset_id, **values)
     session.execute(statement.on_conflict_do_update(index_elements=["job_id", "eval_dataset_id"], set_=values))
+
+
+def record_benchmark(session: Session, model_id: int, dataset: str, evaluation: CandidateEvaluation) -> None:
+    """Write a candidate's accuracy on its own test part to ``model_benchmarks``; a repeated evaluation replaces it."""
+    name = f"{INTERNAL_TEST}: {dataset}"
+    session.execute(
+        delete(ModelBenchmark).where(ModelBenchmark.model_id == model_id, ModelBenchmark.benchmark_name == name)
+    )
+    details = evaluation.candidate.model_dump(mode="json", include={"cases", "correct", "low", "high", "fields"})
+    session.add(
+        ModelBenchmark(model_id=model_id, benchmark_name=name, score=evaluation.candidate.accuracy, details=details)
+    )
 
 
 def _metrics(evaluation: CandidateEvaluation) -> dict[str, Any]:

@@ -25,7 +25,7 @@ class AirflowApi:
     """
 
     def __init__(self, address: str, user: str, password: str, timeout: float = 60.0) -> None:
-        self._http = httpx.Client(base_url=address, timeout=timeout)
+        self._http = httpx.Client(base_url=address, timeout=timeout, trust_env=False)
         self._login = {"username": user, "password": password}
 
     def trigger(self, dag_id: str, conf: dict[str, Any], run_id: str | None = None) -> str:
@@ -148,10 +148,13 @@ def _log_line(line: Any) -> str:
 
 
 def _content(answer: httpx.Response) -> dict[str, Any]:
-    if answer.is_success:
-        return dict(answer.json()) if answer.content else {}
     text = answer.text[:2000]
     request = f"{answer.request.method} {answer.request.url.path}"
+    if answer.is_success:
+        try:
+            return dict(answer.json()) if answer.content else {}
+        except ValueError as error:
+            raise ServiceUnavailableError(f"What answers {request} is not Airflow: {text[:200]}") from error
     if answer.is_server_error:
         raise ServiceUnavailableError(f"Airflow answered {answer.status_code} to {request}: {text}")
     raise BadInputError("Airflow refused the request.", [Problem(request, f"status {answer.status_code}", text)])

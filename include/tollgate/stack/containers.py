@@ -28,7 +28,9 @@ def stop_job_containers(configuration: Settings, grace: float) -> int:
     import requests
 
     try:
-        engine = docker.DockerClient(base_url=configuration.docker_url, version="auto", timeout=_ENGINE_SECONDS + int(grace))
+        engine = docker.DockerClient(
+            base_url=configuration.docker_url, version="auto", timeout=_ENGINE_SECONDS + int(grace)
+        )
         running = engine.containers.list(filters={"label": FOLDER_LABEL})
     except (docker.errors.DockerException, requests.RequestException):
         return 0

@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 from tollgate.errors import BadInputError, Problem, TollgateError
+from tollgate.serving.client import VllmClient
+from tollgate.serving.rollout import reconcile
 from tollgate.settings import Settings
 from tollgate.stack import checks, health, postgres, processes, startup
 from tollgate.stack.containers import stop_job_containers
@@ -19,6 +22,7 @@ from tollgate.stack.display import StartDisplay
 from tollgate.stack.secrets import load_or_create
 from tollgate.stack.services import (
     POSTGRES,
+    VLLM,
     Service,
     common_environment,
     log_file,
@@ -26,6 +30,7 @@ from tollgate.stack.services import (
     services,
 )
 from tollgate.stack.supervision import ProcessState, Supervisor
+from tollgate.store.session import transaction
 
 GRACE = 15.0
 """Seconds that a process outside the supervisor's care, such as a training job, gets to save its state and end."""
@@ -142,7 +147,23 @@ def _start(configuration: Settings, console: Console, supervisor: Supervisor, mi
     ]
     with StartDisplay([part.name for part in parts], console) as display:
         asyncio.run(startup.start_all(parts, display))
+    if any(service.name == VLLM for service in missing):
+        _load_what_routes_need(configuration, console)
     return Started(already_running=False, seconds=display.seconds)
+
+
+def _load_what_routes_need(configuration: Settings, console: Console) -> None:
+    """Load the adapters that routes and experiments use: a vLLM that starts holds nothing but its base."""
+    addresses, base, rank = configuration.vllm_addresses, configuration.served_base_model, configuration.max_lora_rank
+    with (
+        VllmClient(addresses, base_model=base, max_rank=rank) as client,
+        transaction(configuration.tollgate_database) as session,
+    ):
+        done = reconcile(session, client)
+    for line in done.loaded:
+        console.print(f"loaded {line}", highlight=False)
+    for problem in done.problems:
+        console.print(f"[yellow]{escape(problem)}[/]", highlight=False)
 
 
 def down(configuration: Settings) -> int:

@@ -25,6 +25,7 @@ from tollgate.serving import release
 from tollgate.serving.client import Prompt, VllmClient
 from tollgate.settings import settings
 from tollgate.store.session import transaction
+from tollgate.training.checkpoints import record_checkpoints
 from tollgate.training.jobs import Job, create_job, finish_job, parse_request, start_job
 
 PROBES = 3
@@ -70,6 +71,7 @@ def serve_candidate(job: Mapping[str, Any], by: str) -> dict[str, Any]:
     registration = reserve(trained.name, trained.model_name, by)
     with transaction() as session:
         finish_job(session, trained.name, "completed")
+        record_checkpoints(session, trained.id, trained.folder)
     with VllmClient() as client:
         client.load_adapter(registration.served_name, Path(registration.model_path))
     return {"model_id": registration.model_id, "served_name": registration.served_name}
@@ -95,6 +97,7 @@ def evaluate(job: Mapping[str, Any], version: Mapping[str, Any], by: str, max_to
     )
     with transaction() as session:
         candidate.record_evaluation(session, trained.id, trained.dataset_id, trained.folder, by)
+        candidate.record_benchmark(session, version["model_id"], trained.dataset, evaluation)
     return _accuracies(evaluation)
 
 

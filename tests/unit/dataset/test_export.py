@@ -6,6 +6,7 @@ import polars as pl
 import pytest
 
 from tollgate.dataset.export import export
+from tollgate.dataset.schema import Split
 from tollgate.dataset.versions import DatasetVersion, write
 from tollgate.errors import BadInputError
 
@@ -27,7 +28,11 @@ def version(tmp_path) -> DatasetVersion:
             }
         )
 
-    parts = {"train": part("train", 8), "validation": part("validation", 2), "test": part("test", 2)}
+    parts: dict[Split, pl.DataFrame] = {
+        "train": part("train", 8),
+        "validation": part("validation", 2),
+        "test": part("test", 2),
+    }
     return write("export", parts, gate_settings={}, sources=[], counts={}, report={}, root=tmp_path / "datasets")
 
 

@@ -59,7 +59,8 @@ def log(session: Session, experiment: Experiment, variant: str, user: str, ratin
 
 def test_users_count_once_with_their_mean(experiment: Experiment) -> None:
     with transaction() as session:
-        for user, ratings in {"u1": [1, 2, 2], "u2": [5], "u3": [4, None]}.items():
+        given: dict[str, list[int | None]] = {"u1": [1, 2, 2], "u2": [5], "u3": [4, None]}
+        for user, ratings in given.items():
             for rating in ratings:
                 log(session, experiment, "a", user, rating, response_time_ms=30.0 if rating is None else 10.0)
         session.add(Assignment(experiment_id=experiment.id, user_hash="silent", variant="b"))

@@ -231,7 +231,9 @@ def test_of_racing_promoters_who_saw_the_same_champion_one_wins() -> None:
         won = list(pool.map(race, rivals))
     assert won.count(True) == 1
     with transaction() as session:
-        assert lifecycle.champion(session, MODEL).id == rivals[won.index(True)].id
+        winner = lifecycle.champion(session, MODEL)
+    assert winner is not None
+    assert winner.id == rivals[won.index(True)].id
 
 
 def test_a_crash_between_both_halves_of_a_promotion_leaves_the_former_champion(monkeypatch: pytest.MonkeyPatch) -> None:

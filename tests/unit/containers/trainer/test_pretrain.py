@@ -38,7 +38,7 @@ print(json.dumps({"type": model.config.model_type, "context": model.config.max_p
 @pytest.fixture
 def pretrain(ml_python: Path):
     def run(folder: Path, steps: int = 25, seed: int = 0) -> list[dict[str, object]]:
-        command = [ml_python, "-c", PRETRAIN, PROJECT / "containers", folder, str(steps), str(seed)]
+        command = [str(ml_python), "-c", PRETRAIN, str(PROJECT / "containers"), str(folder), str(steps), str(seed)]
         done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
         return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
