@@ -191,6 +191,7 @@ def plan_of(fields: Mapping[str, Any]) -> ExperimentPlan:
         problems = [
             Problem("experiment." + ".".join(map(str, detail["loc"])), repr(detail["input"])[:200], detail["msg"])
             for detail in error.errors()
+            if detail["type"] != "default_factory_not_called"  # users_per_arm, for it follows from a wrong field
         ]
         raise BadInputError("The plan of the A/B test is not valid.", problems) from error
 

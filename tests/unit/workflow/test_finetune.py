@@ -1,0 +1,185 @@
+"""The tasks of ``finetune``, one after the other and some of them twice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+from tests.unit.serving.fake_vllm import FakeVllm, write_adapter
+
+from tollgate.errors import BadInputError, GateRefusedError
+from tollgate.registry import lifecycle
+from tollgate.serving import rollout
+from tollgate.settings import settings
+from tollgate.store.session import transaction
+from tollgate.store.tables import Experiment, FinetuningJob, ModelEvaluation, RegisteredModel
+from tollgate.workflow import finetune
+
+PARAMS: dict[str, Any] = {
+    "model_name": "router",
+    "dataset": "highway@latest",
+    "base_model": None,
+    "method": "lora",
+    "lora_rank": 4,
+    "epochs": None,
+    "more_hyperparameters": None,
+    "experiment": {"minimum_effect": 0.5},
+}
+ANSWER = {
+    "chosen_options": ["Reject"],
+    "params_input": {"reason": "통행료 답변이 부정확함"},
+    "responded_by_user": {"id": "7", "name": "lee"},
+}
+
+
+def verdict(outcome: str) -> dict[str, Any]:
+    figures = {"cases": 3, "correct": 2, "accuracy": 2 / 3, "lower_bound": 0.3, "threshold": 0.9, "empty_answers": 0}
+    return {
+        "outcome": outcome,
+        "reasons": ["0.67 is not above 0.90."],
+        "reasons_ko": ["0.90보다 높지 않습니다."],
+        **figures,
+    }
+
+
+def validate(run_id: str = "run 1", **changes: Any) -> dict[str, Any]:
+    return finetune.validate(PARAMS | changes, ["lora_rank", "epochs"], run_id, "kim")
+
+
+def candidate(run_id: str = "run 1", outcome: str | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A trained and served candidate with a verdict: what ``validate`` and ``serve_candidate`` returned."""
+    job = validate(run_id)
+    write_adapter(Path(job["folder"]) / "adapter", settings().served_base_model)
+    version = finetune.serve_candidate(job, "kim")
+    if outcome is not None:
+        with transaction() as session:
+            session.get_one(RegisteredModel, version["model_id"]).verdict = outcome
+    return job, version
+
+
+def route() -> dict[int, float]:
+    with transaction() as session:
+        return rollout.current(session, "router")
+
+
+def history() -> list[tuple[str, str, str]]:
+    with transaction() as session:
+        return [(change.served_name, change.to_stage, change.why) for change in lifecycle.history(session, "router")]
+
+
+@pytest.mark.usefixtures("server")
+def test_a_valid_request_is_a_running_job_however_often_it_is_asked() -> None:
+    job = validate()
+    assert validate() == job
+    assert json.loads(json.dumps(job)) == job, "it travels as an XCom"
+    with transaction() as session:
+        [row] = session.scalars(select(FinetuningJob))
+    assert (row.id, row.status, row.created_by) == (job["id"], "running", "kim")
+    assert (row.hyperparameters["lora_rank"], row.hyperparameters["epochs"]) == (4, 3.0)
+    finetune.fail_job(job["name"])
+    with transaction() as session:
+        assert session.scalars(select(FinetuningJob.status)).one() == "failed"
+
+
+@pytest.mark.usefixtures("server")
+def test_faults_of_request_and_plan_are_told_at_once_and_leave_nothing() -> None:
+    with pytest.raises(BadInputError) as refused:
+        validate(dataset="law@v1", lora_rank=0, experiment={"power": 2, "split": {"a": 1}})
+    told = {problem.where for problem in refused.value.problems}
+    assert told == {"dataset", "lora_rank", "experiment.power", "experiment.split"}
+    with transaction() as session:
+        assert list(session.scalars(select(FinetuningJob))) == []
+    assert not settings().jobs.exists()
+
+
+@pytest.mark.usefixtures("server")
+def test_a_name_that_no_model_may_have_is_bad_input() -> None:
+    with pytest.raises(BadInputError, match="model_name"):
+        validate(model_name="../router")
+
+
+def test_a_candidate_is_loaded_once_beside_production(server: FakeVllm) -> None:
+    job, version = candidate()
+    assert finetune.serve_candidate(job, "kim") == version
+    assert version["served_name"] == "router@v1"
+    assert server.loaded == {"router@v1": f"{job['folder']}/adapter"}
+    assert route() == {}
+    with transaction() as session:
+        assert session.scalars(select(FinetuningJob.status)).one() == "completed"
+
+
+def test_evaluation_and_verdict_are_kept(server: FakeVllm, projected: list[str]) -> None:
+    """The server's answers are no JSON: every one of them is wrong."""
+    finetune.promote(*candidate("run 1", "pass"), verdict("pass"), None, "kim")
+    job, version = candidate("run 2")
+    figures = finetune.evaluate(job, version, "kim", max_tokens=9)
+    assert figures["contestants"] == {"candidate": "router@v2", "champion": "router@v1", "base": "base"}
+    assert [figures[name]["accuracy"] for name in ("candidate", "champion", "base")] == [0, 0, 0]
+    assert {request["max_tokens"] for request in server.requests[-9:]} == {9}
+    with transaction() as session:
+        assert session.scalars(select(ModelEvaluation.job_id)).one() == job["id"]
+    judged = finetune.judge(job, 0.9, 0.02)
+    assert (judged["outcome"], judged["cases"]) == ("fail", 3)
+
+
+@pytest.mark.usefixtures("server")
+def test_a_person_who_releases_stands_in_the_history(projected: list[str]) -> None:
+    job, version = candidate(outcome="inconclusive")
+    answer = {**ANSWER, "chosen_options": ["Approve"], "params_input": {}}
+    assert not finetune.has_champion(version)
+    done = finetune.promote(job, version, verdict("inconclusive"), answer, "kim")
+    assert (done["action"], done["served_name"]) == ("promoted", "router@v1")
+    assert route() == {version["model_id"]: 1.0}
+    assert history()[-1] == (
+        "router@v1",
+        "production",
+        "lee said Approve. Verdict inconclusive: 0.67 is not above 0.90.",
+    )
+    assert projected == ["router"]
+
+
+@pytest.mark.usefixtures("server", "projected")
+def test_a_second_version_shares_the_route_by_the_plan() -> None:
+    _, champion = candidate("run 1", "pass")
+    finetune.promote(validate("run 1"), champion, verdict("pass"), None, "kim")
+    job, version = candidate("run 2", "pass")
+    assert finetune.has_champion(version)
+    plan = {"users_per_arm": 7, "split": {"a": 0.9, "b": 0.1}}
+    done = finetune.open_experiment(job, version, plan, verdict("pass"), None, "kim")
+    assert finetune.open_experiment(job, version, plan, verdict("pass"), None, "kim") == done
+    assert route() == pytest.approx({champion["model_id"]: 0.9, version["model_id"]: 0.1})
+    with transaction() as session:
+        [experiment] = session.scalars(select(Experiment))
+    assert (experiment.id, experiment.target_samples) == (done["experiment_id"], 7)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "answer", "why"),
+    [
+        ("fail", None, "Verdict fail: 0.67 is not above 0.90."),
+        (
+            "inconclusive",
+            ANSWER,
+            "lee said Reject (통행료 답변이 부정확함). Verdict inconclusive: 0.67 is not above 0.90.",
+        ),
+        (
+            "inconclusive",
+            {**ANSWER, "responded_by_user": None, "params_input": None},
+            "somebody said Reject. Verdict inconclusive: 0.67 is not above 0.90.",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("server")
+def test_a_refused_version_is_archived_and_the_reason_told(
+    outcome: str, answer: dict[str, Any] | None, why: str, projected: list[str]
+) -> None:
+    _, version = candidate(outcome=outcome)
+    for _ in range(2):
+        with pytest.raises(GateRefusedError) as refused:
+            finetune.refuse(version, verdict(outcome), answer, "kim")
+        assert str(refused.value) == f"router@v1 was refused and is not deployed. {why}"
+    assert [change[1:] for change in history()][1:] == [("archived", why)]
+    assert (route(), projected) == ({}, ["router", "router"])
