@@ -1,0 +1,69 @@
+"""Notes at a server that speaks Airflow's REST interface, and where there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tests.unit.stack.conftest import free_port
+from tests.unit.stack.fake_airflow import PASSWORD, FakeAirflow
+
+from runs.notes import note_failure, write_note
+from tollgate.errors import BadInputError, Problem
+from tollgate.settings import settings
+
+
+@pytest.fixture
+def airflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAirflow]:
+    with FakeAirflow() as airflow:
+        monkeypatch.setenv("TOLLGATE_HOME", str(tmp_path))
+        monkeypatch.setenv("TOLLGATE_AIRFLOW_URL", airflow.address)
+        monkeypatch.setenv("TOLLGATE_AIRFLOW_ADMIN_PASSWORD", PASSWORD)
+        settings.cache_clear()
+        yield airflow
+    settings.cache_clear()
+
+
+def context(error: BaseException | None = None) -> Any:
+    run = SimpleNamespace(dag_id="finetune", run_id="manual__1")
+    return {"exception": error, "ti": SimpleNamespace(task_id="validate"), "dag_run": run}
+
+
+@pytest.mark.parametrize(
+    ("error", "note"),
+    [
+        (
+            BadInputError("The job cannot start.", [Problem("epochs", "-1", "greater than 0")]),
+            "**validate**: The job cannot start.\n  - epochs: found -1, expected greater than 0",
+        ),
+        (KeyError("served_name"), "**validate**: KeyError: 'served_name'"),
+    ],
+)
+def test_a_note_names_the_task_that_failed_and_why(airflow: FakeAirflow, error: Exception, note: str) -> None:
+    note_failure(context(error))
+    assert airflow.written("PATCH") == [("/api/v2/dags/finetune/dagRuns/manual__1", {"note": note})]
+
+
+@pytest.mark.parametrize("refusal", [(404, "no such run"), (500, "broken"), (200, "<html>")])
+def test_a_note_that_airflow_does_not_take_fails_nothing(
+    airflow: FakeAirflow, caplog: pytest.LogCaptureFixture, refusal: tuple[int, str]
+) -> None:
+    airflow.refusal = refusal
+    write_note(context(), "done")
+    assert "note could not be written" in caplog.text
+
+
+@pytest.mark.parametrize("lacking", ["airflow", "password"])
+def test_a_note_that_cannot_be_sent_fails_nothing(
+    airflow: FakeAirflow, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, lacking: str
+) -> None:
+    if lacking == "airflow":
+        monkeypatch.setenv("TOLLGATE_AIRFLOW_URL", f"http://127.0.0.1:{free_port()}")
+    else:
+        monkeypatch.delenv("TOLLGATE_AIRFLOW_ADMIN_PASSWORD")
+    settings.cache_clear()
+    note_failure(context(RuntimeError("broken")))
+    assert "note could not be written" in caplog.text
