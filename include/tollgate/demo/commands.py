@@ -15,7 +15,7 @@ def demo_command(
     ] = None,
     steps: Annotated[int, typer.Option(help="Training steps for --dataset.", min=1)] = 20,
     seed: Annotated[int, typer.Option(help="Seed of data and users.", min=0)] = 0,
-    output: Annotated[Path, typer.Option(help="Where to write what happened.")] = Path("demo.json"),
+    output: Annotated[Path, typer.Option(help="Where to write what happened.", dir_okay=False)] = Path("demo.json"),
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object; progress goes to stderr.")] = False,
 ) -> None:
     """Run the whole road once on real services: data, training, gates, A/B test. Exit status 0: all went as it must."""

@@ -80,6 +80,7 @@ class DemoSummary(BaseModel):
 
     def write(self, path: Path) -> None:
         """Write the summary as JSON, whole or not at all."""
+        path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.partial")
         partial.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
         partial.replace(path)

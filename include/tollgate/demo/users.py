@@ -94,7 +94,7 @@ async def _send_users(gateway: str, key: str, crowd: Crowd, on_visit: Callable[[
         try:
             numbers = range(crowd.first_user, crowd.first_user + crowd.users)
             return list(await asyncio.gather(*map(visit, numbers)))
-        except aiohttp.ClientError as error:
+        except (aiohttp.ClientError, TimeoutError) as error:
             raise ServiceUnavailableError(f"The gateway at {gateway} did not answer: {error!r}") from error
 
 
@@ -109,10 +109,10 @@ async def _ask_and_rate(
         "max_tokens": 64,
     }
     async with http.post("/v1/chat/completions", json=body, headers={"X-Tollgate-User": visit.user}) as answer:
-        content = await answer.json()
         if answer.status != 200:
             visit.failed += 1
             return
+        content = await answer.json()
         request_id = answer.headers["x-tollgate-request-id"]
         visit.variant = answer.headers.get("x-tollgate-variant") or None
         visit.version = answer.headers.get("x-tollgate-version")
