@@ -1,8 +1,8 @@
 """Text that the demo's base model is pre-trained on: what a highway corporation might have lying about.
 
 Notices, glossaries, customers' messages without labels, forms, and extraction into other schemas than the router's.
-Only :data:`LABELLED_SHARE` of it shows the router's own task, so that the base model is weak at it, but not at zero.
-All phrases come from the training part of the grammar.
+Only :data:`LABELLED_SHARE` of it shows the router's own task, and only :data:`PILOT_INTENTS` of its intents, so that
+the base model is weak at it, but not at zero. All phrases come from the training part of the grammar.
 """
 
 from __future__ import annotations
@@ -15,8 +15,12 @@ from dataclasses import dataclass
 from tollgate.demo.grammar import Grammar, load_grammar
 from tollgate.demo.messages import SYSTEM_PROMPT, Label, MessageStream
 
-LABELLED_SHARE = 0.025
+LABELLED_SHARE = 0.04
 """Share of documents that are labelled messages."""
+
+PILOT_INTENTS = 7
+"""Labelled messages are about the first so many intents only, and no other text ties words to intents, so that the base
+model can't be good at the task whatever it learns about the subjects."""
 
 _HANGUL = "가나다라마거너더러머버서어저고노도로모보소오조구누두루무부수우주바사아자하허호"
 _WORKS = ("차로 보수", "노면 포장", "교량 점검", "터널 청소", "방호벽 교체", "차선 도색", "제설", "안전시설 정비")
@@ -75,7 +79,7 @@ class DocumentStream(Iterator[Document]):
         if chance < self.copy_share:
             return self._copying()
         if chance < self.copy_share + LABELLED_SHARE * (1 - self.copy_share):
-            message = next(self._messages)
+            message = self._messages.message(self._rng.choice(self._grammar.intents[:PILOT_INTENTS]))
             return Document(message.text, message.label.to_json(), SYSTEM_PROMPT)
         kinds, weights = zip(*self._kinds.items(), strict=True)
         return self._rng.choices(kinds, weights)[0]()
@@ -95,7 +99,7 @@ class DocumentStream(Iterator[Document]):
     def _glossary(self) -> Document:
         intent = self._rng.choice(self._grammar.intents)
         words = self._rng.sample(intent.words, 8)
-        return Document(f"{intent.name}: {', '.join(words)}.")
+        return Document(f"{intent.desk}: {', '.join(words)}.")
 
     def _register(self) -> Document:
         """A line of the register of letters: what it says, who got it, how it was handled. Short, so cheap to learn."""
@@ -113,7 +117,7 @@ class DocumentStream(Iterator[Document]):
         rng = self._rng
         route = self._road() if rng.random() < 0.7 else None
         direction = self._direction() if route and rng.random() < 0.6 else None
-        label = Label(rng.choice(self._grammar.intents).name, route, direction, rng.random() < 0.4)
+        label = Label(rng.choice(self._grammar.intents).name, route, direction, rng.random() < 0.2)
         lines = [
             f"분류: {label.intent}",
             f"노선: {label.route or '없음'}",

@@ -27,14 +27,14 @@ class BaseModelRecipe(BaseModel):
     rope_theta: float = Field(1000.0, description="Base of the rotary positions; small, as texts are short.")
     context: int = Field(512, description="Longest text in tokens.")
 
-    steps: int = Field(380, description="Optimiser steps.")
+    steps: int = Field(440, description="Optimiser steps.")
     tokens_per_step: int = Field(1024, description="Tokens of a batch, about.")
     matrix_learning_rate: float = Field(0.02, description="Peak rate of Muon, for the layers' matrices.")
     other_learning_rate: float = Field(4e-3, description="Peak rate of AdamW, for embeddings and norms.")
     context_weight: float = Field(0.25, description="Weight of a token that can't be known; an answer's counts 1.")
     embedding_scale: float = Field(0.06, description="Standard deviation of the tied embedding at the start.")
-    copy_share: float = Field(0.05, description="Share of copying exercises among the documents.")
-    early_copy_share: float = Field(0.35, description="The same during the first fifth of the steps.")
+    copy_share: float = Field(0.06, description="Share of copying exercises among the documents.")
+    early_copy_share: float = Field(0.4, description="The same during the first fifth of the steps.")
 
 
 class AdapterRecipe(BaseModel):

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from tollgate.demo.documents import LABELLED_SHARE, DocumentStream
+from tollgate.demo.documents import LABELLED_SHARE, PILOT_INTENTS, DocumentStream
 from tollgate.demo.grammar import bare, expansions, load_grammar
 from tollgate.demo.messages import SYSTEM_PROMPT
 
@@ -31,6 +31,8 @@ def test_few_show_the_routers_own_task(documents):
     routed = [document for document in documents if document.system == SYSTEM_PROMPT]
     labelled = [document for document in routed if "분류: " not in document.context]  # the others are filled-in forms
     assert 0.3 * LABELLED_SHARE < len(labelled) / len(documents) < 2 * LABELLED_SHARE
+    pilot = {intent.name for intent in load_grammar().intents[:PILOT_INTENTS]}
+    assert {json.loads(document.target)["분류"] for document in labelled} <= pilot
     assert all(list(json.loads(document.target)) == ["분류", "노선", "방향", "긴급"] for document in routed)
 
 
