@@ -16,7 +16,7 @@ from jobs.operator import ContainerJobOperator
 from jobs.records import mark_failed
 from mlflow_registry.operators import RegisterModelOperator
 from runs.approval import ANSWER, ReleaseApprovalOperator
-from runs.notes import note_failure
+from runs.notes import note_failure, write_note
 from runs.people import who
 from runs.policy import TASK_DEFAULTS
 from vllm_rollout.operators import UnloadAdapterOperator
@@ -158,7 +158,9 @@ def finetune() -> None:
             """Pass, inconclusive or fail, with the reasons in words."""
             from tollgate.workflow import finetune as work
 
-            return work.judge(job, params["threshold"], params["margin"])
+            judged = work.judge(job, params["threshold"], params["margin"])
+            write_note(get_current_context(), f"**{judged['outcome']}**: {' '.join(judged['reasons'])}")
+            return judged
 
         version = serve(job).as_setup()
         judged = verdict(job)
