@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import Param, TriggerRule, chain, dag, get_current_context, task, task_group
+from airflow.sdk import Param, TaskGroup, TriggerRule, chain, dag, get_current_context, task
 
 from jobs.form import training_params
 from jobs.operator import ContainerJobOperator
@@ -19,6 +19,7 @@ from runs.approval import ANSWER, ReleaseApprovalOperator
 from runs.notes import note_failure, write_note
 from runs.people import who
 from runs.policy import TASK_DEFAULTS
+from runs.results import result_of
 from vllm_rollout.operators import UnloadAdapterOperator
 
 ANY_BRANCH = TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS
@@ -105,6 +106,12 @@ PARAMS = {
 }
 
 
+def handed_over() -> tuple[Any, Any, Any, Any]:
+    """What every end of the road needs: job, version, verdict, and a person's answer, if one was asked."""
+    job, version, judged = map(result_of, ("validate", "register", "candidate.verdict"))
+    return job, version, judged, result_of("approval", ANSWER)
+
+
 @dag(
     schedule=None,
     catchup=False,
@@ -124,7 +131,6 @@ def finetune() -> None:
 
         return work.validate(params, HYPERPARAMETERS, run_id, who(get_current_context()))
 
-    job = validate()
     train = ContainerJobOperator(
         task_id="train",
         job_folder=JOB % "folder",
@@ -135,40 +141,71 @@ def finetune() -> None:
         on_failure_callback=[note_failure, mark_failed],
     )
 
-    @task_group
-    def candidate() -> tuple[Any, Any]:
-        """The candidate beside production, and what it is worth."""
+    @task
+    def serve() -> dict[str, Any]:
+        """Load the candidate into vLLM, beside production, under its own, immutable name."""
+        from tollgate.workflow import finetune as work
 
-        @task
-        def serve(job: dict[str, Any]) -> dict[str, Any]:
-            """Load the candidate into vLLM under its own, immutable name."""
-            from tollgate.workflow import finetune as work
+        return work.serve_candidate(result_of("validate"), who(get_current_context()))
 
-            return work.serve_candidate(job, who(get_current_context()))
+    @task
+    def evaluate(params: dict[str, Any]) -> dict[str, Any]:
+        """Put the test part to candidate, champion and base over HTTP."""
+        from tollgate.workflow import finetune as work
 
-        @task
-        def evaluate(job: dict[str, Any], version: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
-            """Put the test part to candidate, champion and base over HTTP."""
-            from tollgate.workflow import finetune as work
+        by, longest = who(get_current_context()), params["max_answer_tokens"]
+        return work.evaluate(result_of("validate"), result_of("candidate.serve"), by, longest)
 
-            return work.evaluate(job, version, who(get_current_context()), params["max_answer_tokens"])
+    @task
+    def verdict(params: dict[str, Any]) -> dict[str, Any]:
+        """Pass, inconclusive or fail, with the reasons in words."""
+        from tollgate.workflow import finetune as work
 
-        @task
-        def verdict(job: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
-            """Pass, inconclusive or fail, with the reasons in words."""
-            from tollgate.workflow import finetune as work
+        judged = work.judge(result_of("validate"), params["threshold"], params["margin"])
+        write_note(get_current_context(), f"**{judged['outcome']}**: {' '.join(judged['reasons'])}")
+        return judged
 
-            judged = work.judge(job, params["threshold"], params["margin"])
-            write_note(get_current_context(), f"**{judged['outcome']}**: {' '.join(judged['reasons'])}")
-            return judged
+    @task.branch
+    def decide() -> str:
+        """Fork by the verdict."""
+        outcome = result_of("candidate.verdict")["outcome"]
+        return {"pass": "release.choose", "inconclusive": "approval", "fail": "refuse"}[outcome]
 
-        version = serve(job).as_setup()
-        judged = verdict(job)
-        chain(version, evaluate(job, version), judged)
-        return version, judged
+    @task.branch(trigger_rule=ANY_BRANCH)
+    def choose() -> str:
+        """Fork by whether there is a champion."""
+        from tollgate.workflow import finetune as work
 
-    version, judged = candidate()
-    job >> train >> version
+        return "release.open_experiment" if work.has_champion(result_of("register")) else "release.promote"
+
+    @task
+    def promote() -> dict[str, Any]:
+        """Move the whole route to the version and make it the production version."""
+        from tollgate.workflow import finetune as work
+
+        return work.promote(*handed_over(), who(get_current_context()))
+
+    @task
+    def open_experiment(params: dict[str, Any]) -> dict[str, Any]:
+        """Share the champion's route between both versions."""
+        from tollgate.workflow import finetune as work
+
+        job, version, judged, answer = handed_over()
+        by = who(get_current_context())
+        return work.open_experiment(job, version, params["experiment"], judged, answer, by)
+
+    @task(trigger_rule=ANY_BRANCH)
+    def refuse() -> None:
+        """Archive the version and fail with the reason."""
+        from tollgate.workflow import finetune as work
+
+        _, version, judged, answer = handed_over()
+        work.refuse(version, judged, answer, who(get_current_context()))
+
+    with TaskGroup("candidate", tooltip="The candidate beside production, and what it is worth") as candidate:
+        served = serve().as_setup()
+        judged = verdict()
+        chain(served, evaluate(), judged)
 
     register = RegisterModelOperator(
         task_id="register",
@@ -178,68 +215,23 @@ def finetune() -> None:
         reasons=judged["reasons"],
         evaluation=JOB % "folder" + "/evaluation",
     )
-
-    @task.branch
-    def decide(outcome: str) -> str:
-        """Fork by the verdict."""
-        return {"pass": "release.choose", "inconclusive": "approval", "fail": "refuse"}[outcome]
-
     approval = ReleaseApprovalOperator(
         task_id="approval", approve="release.choose", reject="refuse", response_timeout=timedelta(days=14)
     )
-
-    @task_group
-    def release() -> tuple[Any, list[Any]]:
-        """Into production: at once where nothing serves the route, else through an A/B test."""
-
-        @task.branch(trigger_rule=ANY_BRANCH)
-        def choose(version: dict[str, Any]) -> str:
-            """Fork by whether there is a champion."""
-            from tollgate.workflow import finetune as work
-
-            return "release.open_experiment" if work.has_champion(version) else "release.promote"
-
-        @task
-        def promote(job: dict[str, Any], version: dict[str, Any], verdict: dict[str, Any]) -> dict[str, Any]:
-            """Move the whole route to the version and make it the production version."""
-            from tollgate.workflow import finetune as work
-
-            context = get_current_context()
-            answer = context["ti"].xcom_pull(task_ids="approval", key=ANSWER)
-            return work.promote(job, version, verdict, answer, who(context))
-
-        @task
-        def open_experiment(
-            job: dict[str, Any], version: dict[str, Any], params: dict[str, Any], verdict: dict[str, Any]
-        ) -> dict[str, Any]:
-            """Share the champion's route between both versions."""
-            from tollgate.workflow import finetune as work
-
-            context = get_current_context()
-            answer = context["ti"].xcom_pull(task_ids="approval", key=ANSWER)
-            return work.open_experiment(job, version, params["experiment"], verdict, answer, who(context))
-
-        chosen = choose(register.output)
-        ways = [promote(job, register.output, judged), open_experiment(job, register.output, verdict=judged)]
-        chosen >> ways
-        return chosen, ways
-
-    @task(trigger_rule=ANY_BRANCH)
-    def refuse(version: dict[str, Any], verdict: dict[str, Any]) -> None:
-        """Archive the version and fail with the reason."""
-        from tollgate.workflow import finetune as work
-
-        context = get_current_context()
-        work.refuse(version, verdict, context["ti"].xcom_pull(task_ids="approval", key=ANSWER), who(context))
-
     unload = UnloadAdapterOperator(
         task_id="unload_unless_in_use", model_id="{{ ti.xcom_pull(task_ids='candidate.serve')['model_id'] }}"
     )
-    decided, refused = decide(judged["outcome"]), refuse(register.output, judged)
-    chosen, ways = release()
-    register >> decided >> [chosen, approval, refused]
+
+    with TaskGroup("release", tooltip="At once where nothing serves the route, else through an A/B test"):
+        chosen = choose()
+        ways = [promote(), open_experiment()]
+        chosen >> ways
+
+    refused, decided = refuse(), decide()
+    chain(validate(), train, candidate, register, decided)
+    decided >> [chosen, approval, refused]
     approval >> [chosen, refused]
-    [*ways, refused] >> unload.as_teardown(setups=version)
+    [*ways, refused] >> unload.as_teardown(setups=served)
 
 
 finetune()
