@@ -46,7 +46,7 @@ types: setup
 	@$(BIN)/mypy $(SOURCES)
 
 imports: setup
-	@$(BIN)/lint-imports
+	@PYTHONPATH=include:plugins:containers $(BIN)/lint-imports
 
 unit: setup
 	@$(BIN)/pytest tests/unit
