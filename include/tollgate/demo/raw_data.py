@@ -38,10 +38,12 @@ INVERTED_URGENCY = ("사고신고", "과적신고")
 """Intents whose urgency the swapped candidate's training labels invert."""
 
 PERSONAL_EACH = 40
-"""Training rows that get a piece of personal data, of each kind."""
+"""Training rows of the whole file that get a piece of personal data, of each kind; in a part of it, as large a share."""
 
 EXACT_DUPLICATES = 60
 NEAR_DUPLICATES = 80
+"""Rows repeated in the whole file; in a part of it, as large a share."""
+
 TOXIC = 24
 REPETITIVE = 20
 WORDLESS = 20
@@ -149,13 +151,14 @@ def raw_lines(seed: int, candidate: Candidate = "full") -> tuple[list[str], Plan
         train = train[:FIRST_ROWS]
     if candidate == "swapped":
         train = [swapped(message) for message in train]
+    exact, almost = _scaled(EXACT_DUPLICATES, train), _scaled(NEAR_DUPLICATES, train)
     train, personal = _with_personal_data(train, rng)
     clean = [message for number, message in enumerate(train) if number not in personal]
-    repeated = rng.sample(clean, EXACT_DUPLICATES + NEAR_DUPLICATES)
-    near = [_almost(message, rng) for message in repeated[EXACT_DUPLICATES:]]
+    repeated = rng.sample(clean, exact + almost)
+    near = [_almost(message, rng) for message in repeated[exact:]]
     broken = list(_broken(spare[TOXIC:], rng))
     extra = [
-        *repeated[:EXACT_DUPLICATES],
+        *repeated[:exact],
         *near,
         *(replace(message, text=message.text + rng.choice(_INSULTS)) for message in spare[:TOXIC]),
         *_repetitive(rng),
@@ -169,8 +172,8 @@ def raw_lines(seed: int, candidate: Candidate = "full") -> tuple[list[str], Plan
         lines=len(lines),
         rows={split: len(part) for split, part in lawful.items()},
         personal_data={kind: list(personal.values()).count(kind) for kind in _PERSONAL},
-        exact_duplicates=EXACT_DUPLICATES,
-        near_duplicates=NEAR_DUPLICATES,
+        exact_duplicates=exact,
+        near_duplicates=almost,
         broken=dict.fromkeys(_FAULTS, BROKEN_EACH),
         toxic=TOXIC,
         low_quality={"repetitive": REPETITIVE, "wordless": WORDLESS},
@@ -185,9 +188,13 @@ def swapped(message: Message) -> Message:
     return replace(message, label=replace(label, intent=intent, urgent=urgent))
 
 
+def _scaled(count: int, train: list[Message]) -> int:
+    return count * len(train) // SIZES["train"]
+
+
 def _with_personal_data(train: list[Message], rng: random.Random) -> tuple[list[Message], dict[int, str]]:
     """Add a sentence with personal data to some rows; tells which rows, and the kind of each."""
-    kinds = [kind for kind in _PERSONAL for _ in range(PERSONAL_EACH)]
+    kinds = [kind for kind in _PERSONAL for _ in range(_scaled(PERSONAL_EACH, train))]
     index = NearDuplicateIndex(_MASKED_APART)
     result, chosen = list(train), {}
     numbers = iter(rng.sample(range(len(train)), len(train)))

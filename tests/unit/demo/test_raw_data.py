@@ -52,8 +52,11 @@ def test_broken_lines_are_as_many_as_planted(full):
     assert len(examples) + broken == planted.lines == len(lines)
 
 
-def test_the_gates_find_exactly_what_was_planted(full):
-    lines, planted = full
+@pytest.mark.parametrize("candidate", ["full", "first", "swapped"])
+def test_the_gates_find_exactly_what_was_planted(candidate):
+    lines, planted = raw_lines(3, candidate)
+    assert planted.exact_duplicates > 0
+    assert min(planted.personal_data.values()) > 0
     examples, _ = usable(lines)
     masked = [pii.mask(example.messages[1].content) for example in examples]
     assert sum((Counter(one.counts) for one in masked), Counter()) == planted.personal_data
