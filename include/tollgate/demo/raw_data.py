@@ -38,7 +38,7 @@ INVERTED_URGENCY = ("사고신고", "과적신고")
 """Intents whose urgency the swapped candidate's training labels invert."""
 
 PERSONAL_EACH = 40
-"""Training rows of the whole file that get a piece of personal data, of each kind; in a part of it, as large a share."""
+"""Training rows of the whole file that get personal data, of each kind; in a part of it, as large a share."""
 
 EXACT_DUPLICATES = 60
 NEAR_DUPLICATES = 80

@@ -1,6 +1,8 @@
 """What the demo trains with: the base model from scratch, then one adapter for each candidate.
 
-Chosen on the validation part; the test part was drawn once, at the end.
+Chosen on the validation part; the test part was drawn once, at the end. Measured over three seeds of data and training,
+one base: validation 0.987, 0.973, 0.970, test 0.913, 0.950, 0.958 (``full``); validation 0.910 to 0.917, test 0.865 to
+0.893 (``first``). What the test finds wrong is urgency: validation has too few wordings of it to show that.
 """
 
 from __future__ import annotations
