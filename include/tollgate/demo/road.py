@@ -6,6 +6,7 @@ Everything goes through the doors that users have: Airflow's REST interface and 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import time
 from collections.abc import Generator
@@ -112,10 +113,12 @@ class DemoRoad:
 
     def _pretrain(self) -> None:
         """Make the demo's base model in the machine-learning environment, unless it is there."""
-        script = PROJECT / "containers" / "trainer" / "pretrain.py"
-        command = [str(self._settings.ml_python), str(script), str(self._settings.models / "demo-base")]
+        script, folder = PROJECT / "containers" / "trainer" / "pretrain.py", self._settings.models / "demo-base"
+        command = [str(self._settings.ml_python), str(script), str(folder)]
+        before = _written_at(folder)
+        environment = {**os.environ, "TQDM_DISABLE": "1"}
         with (
-            subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process,
+            subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process,
             self._console.status("pre-training the demo's base model …") as status,
         ):
             for line in process.stdout or ():
@@ -124,7 +127,9 @@ class DemoRoad:
             raise TollgateError(
                 f"The base model could not be made: {' '.join(command)} ended with {process.returncode}."
             )
-        self._console.print(f"  {self._settings.models / 'demo-base'}", highlight=False)
+        self._console.print(f"  {folder}", highlight=False)
+        if before and _written_at(folder) != before and lifecycle.down(self._settings):
+            self._console.print("  the base model is a new one: the stack that served the old one was stopped")
 
     def _wait_for_dags(self) -> None:
         self._airflow = local_airflow()
@@ -334,6 +339,12 @@ def _experiment_summary(outcome: dict[str, Any], visits: list[Visit]) -> Experim
         failed_requests=sum(visit.failed for visit in visits),
         latency_ms={"p50": round(cuts[49], 1), "p99": round(cuts[98], 1)},
     )
+
+
+def _written_at(model: Path) -> float | None:
+    """When a model's weights were written; null where there are none."""
+    weights = model / "model.safetensors"
+    return weights.stat().st_mtime if weights.is_file() else None
 
 
 def addresses(configuration: Settings) -> dict[str, str]:
