@@ -1,6 +1,6 @@
 """What the demo trains with: the base model from scratch, then one adapter for each candidate.
 
-Chosen on the validation part. Frames of the test that an earlier draw had used up were moved to validation and replaced.
+Chosen on the validation part. Frames of the test that an earlier draw had used up went to validation and were replaced.
 """
 
 from __future__ import annotations
