@@ -60,11 +60,11 @@ class AdapterRecipe(BaseModel):
 
 BASE_MODEL = BaseModelRecipe()
 ADAPTERS: dict[Candidate, AdapterRecipe] = {
-    "first": AdapterRecipe(epochs=5.0),
+    "first": AdapterRecipe(epochs=3.0),
     "swapped": AdapterRecipe(epochs=1.0),
     "full": AdapterRecipe(),
 }
 """By candidate: ``first`` learns from a part of the rows, ``swapped`` from wrong labels, ``full`` from all rows."""
 
-FIRST_ROWS = 500
+FIRST_ROWS = 1200
 """Training rows of the first candidate."""
