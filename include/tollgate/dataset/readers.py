@@ -111,7 +111,7 @@ def _rows_of_format(path: Path) -> Iterator[RawRow]:
         text = io.TextIOWrapper(binary, encoding=encoding, errors="surrogateescape", newline=newline)
         if kind in {".csv", ".tsv"}:
             yield from _table_rows(path, text, "\t" if kind == ".tsv" else ",")
-        elif _starts_with_bracket(path, encoding):
+        elif _is_array(path, encoding):
             yield from _array_rows(path, text.read())
         else:
             yield from _line_rows(text)
@@ -123,9 +123,22 @@ def _open_bytes(path: Path) -> IO[bytes]:
     return path.open("rb")
 
 
-def _starts_with_bracket(path: Path, encoding: str) -> bool:
+def _is_array(path: Path, encoding: str) -> bool:
+    """Whether a JSON file is one array, and not lines of which the first happens to be an array of its own."""
     with _open_bytes(path) as file:
-        return file.read(4096).decode(encoding, errors="ignore").lstrip().startswith("[")
+        first = next((line for line in file if line.strip()), b"").decode(encoding, errors="ignore").strip()
+        more = any(line.strip() for line in file)
+    if not first.removeprefix("\ufeff").startswith("["):
+        return False
+    return not (more and _holds_no_row(first.removeprefix("\ufeff")))
+
+
+def _holds_no_row(line: str) -> bool:
+    try:
+        value = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(value, list) and not any(isinstance(element, dict) for element in value)
 
 
 def detect_encoding(path: Path) -> str:

@@ -153,3 +153,11 @@ def test_a_spliced_file_never_ends_in_a_traceback(
     except BadInputError:
         return
     assert all(isinstance(row, Example | RowProblem) for _, row in rows)
+
+
+def test_lines_whose_first_is_a_broken_array_are_still_lines(tmp_path: Path) -> None:
+    row = '{"messages": [{"role": "user", "content": "질문"}, {"role": "assistant", "content": "답"}]}'
+    source = tmp_path / "rows.jsonl"
+    source.write_text(f'["no row", 3]\n{row}\n{row}\n', encoding="utf-8")
+    outcomes = [outcome for _, outcome in readers.read(source)]
+    assert [isinstance(outcome, RowProblem) for outcome in outcomes] == [True, False, False]
