@@ -33,6 +33,9 @@ _URGENT_SHARE = {"road": 0.45, "area": 0.12, "visited": 0.12, "used": 0.12, "non
 _CALM_SHARE = 0.3
 _URGENT_FIRST_SHARE = 0.15
 _ASIDE_SHARE = 0.3
+_CLOSING_SHARE = 0.7
+_URGENT_TONE_SHARE = 0.45
+_MORE_SAID_SHARE = 0.4
 _TERSE_SHARE = 0.25
 _DROPPED_WORDS_SHARE = 0.25
 _DROPPED_WORD = 0.2
@@ -167,7 +170,7 @@ class MessageStream(Iterator[Message]):
                 end,
                 tail,
                 *rng.sample((after, aside), 2),
-                self._frame("closing"),
+                self._frame("closing") if rng.random() < _CLOSING_SHARE else "",
             )
         )
         text = fill(self._noisy(phrase), {"place": place.text, "amount": self._amount(), "date": self._date()})
@@ -181,8 +184,20 @@ class MessageStream(Iterator[Message]):
         text = fill(f"{core}.{self._urgency(urgent)}", {"amount": self._amount(), "date": self._date()})
         return Message(text, Label(intent.name, None, None, urgent), core)
 
+    def tone(self) -> tuple[str, bool]:
+        """The ends of a message without its core, and whether they say that it is urgent."""
+        urgent = self._rng.random() < _URGENT_TONE_SHARE
+        said = [self._frame("urgent") if urgent else self._frame(self._rng.choice(("calm", "calm", "aside")))]
+        said += [self._frame(kind) for kind in ("aside", "closing") if self._rng.random() < _MORE_SAID_SHARE]
+        self._rng.shuffle(said)
+        return self._noisy("".join(said)).strip(), urgent
+
     def _frame(self, kind: str) -> str:
-        return expand(self._rng.choice(self._grammar.frames[kind][self._use]), self._rng)
+        reserved = self._grammar.reserved.get(kind, frozenset()) if self._use == "train" else frozenset()
+        while True:
+            frame = expand(self._rng.choice(self._grammar.frames[kind][self._use]), self._rng)
+            if bare(frame) not in reserved:
+                return frame
 
     def _urgency(self, urgent: bool) -> str:
         if urgent:

@@ -29,7 +29,7 @@ class BaseModelRecipe(BaseModel):
     rope_theta: float = Field(1000.0, description="Base of the rotary positions; small, as texts are short.")
     context: int = Field(512, description="Longest text in tokens.")
 
-    steps: int = Field(440, description="Optimiser steps.")
+    steps: int = Field(760, description="Optimiser steps.")
     tokens_per_step: int = Field(1024, description="Tokens of a batch, about.")
     matrix_learning_rate: float = Field(0.02, description="Peak rate of Muon, for the layers' matrices.")
     other_learning_rate: float = Field(4e-3, description="Peak rate of AdamW, for embeddings and norms.")
@@ -62,11 +62,11 @@ class AdapterRecipe(BaseModel):
 
 BASE_MODEL = BaseModelRecipe()
 ADAPTERS: dict[Candidate, AdapterRecipe] = {
-    "first": AdapterRecipe(epochs=3.0),
+    "first": AdapterRecipe(epochs=3.5),
     "swapped": AdapterRecipe(epochs=1.0),
     "full": AdapterRecipe(),
 }
 """By candidate: ``first`` learns from a part of the rows, ``swapped`` from wrong labels, ``full`` from all rows."""
 
-FIRST_ROWS = 1200
-"""Training rows of the first candidate."""
+ROWS: dict[Candidate, int | None] = {"first": 1000, "swapped": 800, "full": None}
+"""Training rows of each candidate, from the beginning; all of them where no number stands."""
