@@ -31,6 +31,8 @@ _DIRECTION_SHARE = {"road": 0.6, "area": 0.35, "visited": 0.35, "used": 0.45, "n
 _TAIL_SHARE = 0.3
 _URGENT_SHARE = {"road": 0.45, "area": 0.12, "visited": 0.12, "used": 0.12, "none": 0.08}
 _CALM_SHARE = 0.3
+_TRAINING_URGENT_SHARE = {"road": 0.45, "area": 0.25, "visited": 0.25, "used": 0.25, "none": 0.25}
+_TRAINING_CALM_SHARE = 0.35
 _URGENT_FIRST_SHARE = 0.15
 _ASIDE_SHARE = 0.3
 _CLOSING_SHARE = 0.7
@@ -141,6 +143,10 @@ class MessageStream(Iterator[Message]):
         self._use: Use = use
         self._rng = rng
         self._count = 0
+        # What is rare in the customers' letters must not be rare in what teaches to tell it.
+        trains = use == "train"
+        self._urgent_share = _TRAINING_URGENT_SHARE if trains else _URGENT_SHARE
+        self._calm_share = _TRAINING_CALM_SHARE if trains else _CALM_SHARE
 
     def __next__(self) -> Message:
         turn, number = divmod(self._count, len(self._grammar.intents))
@@ -155,7 +161,7 @@ class MessageStream(Iterator[Message]):
         core = self._worn(intent, expand(phrase or rng.choice(intent.cores[self._use]), rng))
         place = self._place(intent)
         before, tail = self._place_frames(intent, place)
-        urgent = rng.random() < _URGENT_SHARE[intent.place]
+        urgent = rng.random() < self._urgent_share[intent.place]
         urgency = self._urgency(urgent)
         first = urgency.strip() + " " if urgency and rng.random() < _URGENT_FIRST_SHARE else ""
         after = "" if first else urgency
@@ -180,7 +186,7 @@ class MessageStream(Iterator[Message]):
         """A message without greeting, place and closing: a core, and perhaps how urgent it is."""
         rng = self._rng
         core = self._worn(intent, expand(rng.choice(intent.cores[self._use]), rng))
-        urgent = rng.random() < _URGENT_SHARE[intent.place]
+        urgent = rng.random() < self._urgent_share[intent.place]
         text = fill(f"{core}.{self._urgency(urgent)}", {"amount": self._amount(), "date": self._date()})
         return Message(text, Label(intent.name, None, None, urgent), core)
 
@@ -202,7 +208,7 @@ class MessageStream(Iterator[Message]):
     def _urgency(self, urgent: bool) -> str:
         if urgent:
             return self._frame("urgent")
-        return self._frame("calm") if self._rng.random() < _CALM_SHARE else ""
+        return self._frame("calm") if self._rng.random() < self._calm_share else ""
 
     def _worn(self, intent: Intent, core: str) -> str:
         """A training core as hurried people write it: key words only, or with words missing."""

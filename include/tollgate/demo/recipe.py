@@ -62,11 +62,11 @@ class AdapterRecipe(BaseModel):
 
 BASE_MODEL = BaseModelRecipe()
 ADAPTERS: dict[Candidate, AdapterRecipe] = {
-    "first": AdapterRecipe(epochs=3.5),
+    "first": AdapterRecipe(epochs=3.0),
     "swapped": AdapterRecipe(epochs=1.0),
     "full": AdapterRecipe(),
 }
 """By candidate: ``first`` learns from a part of the rows, ``swapped`` from wrong labels, ``full`` from all rows."""
 
-ROWS: dict[Candidate, int | None] = {"first": 1000, "swapped": 800, "full": None}
+ROWS: dict[Candidate, int | None] = {"first": 800, "swapped": 800, "full": None}
 """Training rows of each candidate, from the beginning; all of them where no number stands."""
