@@ -277,5 +277,6 @@ class MessageStream(Iterator[Message]):
         syllables = [match.start() for match in re.finditer(r"[가-힣](?![^()]*\))", part)]
         if len(syllables) > 8 and rng.random() < share / 2:
             at = rng.choice(syllables)
-            part = part[:at] + part[at] + part[at:]
+            if "(" not in part[at:].split(" ", 1)[0]:  # a particle still in both its forms must stay as it is
+                part = part[:at] + part[at] + part[at:]
         return part
