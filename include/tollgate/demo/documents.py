@@ -18,7 +18,7 @@ from tollgate.demo.messages import SYSTEM_PROMPT, Label, MessageStream
 LABELLED_SHARE = 0.04
 """Share of documents that are labelled messages."""
 
-PILOT_INTENTS = 7
+PILOT_INTENTS = 6
 """Labelled messages are about the first so many intents only, and no other text ties words to intents, so that the base
 model can't be good at the task whatever it learns about the subjects."""
 
