@@ -8,13 +8,10 @@ there already.
 from __future__ import annotations
 
 import datetime as dt
-import fcntl
 import hashlib
-import os
 import re
 import shutil
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +19,8 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tollgate import __version__
+from tollgate.dataset import lifecycle
+from tollgate.dataset.locks import locked, sync
 from tollgate.dataset.schema import SPLITS, Split
 from tollgate.errors import BadInputError, Problem
 from tollgate.settings import settings as process_settings
@@ -34,7 +33,9 @@ COLUMNS = ("id", "messages", "category", "source", "quality_score", "cluster")
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 _FOLDER = re.compile(r"v([1-9]\d*)")
-_REFERENCE = re.compile(r"(?P<name>[^@]+)@(?:v(?P<number>[1-9]\d*)|(?P<latest>latest))")
+_REFERENCE = re.compile(
+    r"(?P<name>[^@]+)@(?:v(?P<number>[1-9]\d*)|(?P<latest>latest)|(?P<tag>(?!v\d)[a-z0-9][a-z0-9._-]{0,49}))"
+)
 
 
 class Source(BaseModel):
@@ -152,7 +153,7 @@ def write(
     digest = content_hash(parts, gate_settings, sources)
     folder = (root or process_settings().datasets) / name
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
+    with locked(folder):
         existing = list_versions(name, root)
         for version in existing:
             if version.manifest.content_hash == digest:
@@ -195,28 +196,11 @@ def _place(
     (temporary / "report.json").write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
     (temporary / "manifest.json").write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
     for path in (*temporary.iterdir(), temporary):
-        _sync(path)
+        sync(path)
     target = folder / f"v{manifest.version}"
     temporary.rename(target)
-    _sync(folder)
+    sync(folder)
     return DatasetVersion(folder=target, manifest=manifest, created=True)
-
-
-def _sync(path: Path) -> None:
-    """Make sure that what was written survives a power cut before it gets its name."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _locked(folder: Path) -> Generator[None]:
-    """Hold the dataset's lock; the kernel frees it when the process ends, however it ends."""
-    with (folder / ".lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def check_name(name: str) -> None:
@@ -262,24 +246,35 @@ def _read(folder: Path) -> DatasetVersion:
 
 
 def resolve(reference: str, root: Path | None = None) -> DatasetVersion:
-    """Find the version that a reference names: ``name@v<number>``, or ``name@latest``.
+    """Find the version that a reference names: ``name@v<number>``, ``name@<tag>``, or ``name@latest``.
+
+    The latest is the newest version that is neither deprecated nor archived.
 
     Raises:
         BadInputError: The reference is malformed, or there is no such version; says which ones there are.
     """
     match = _REFERENCE.fullmatch(reference)
     if not match:
-        raise BadInputError(
-            "No reference to a dataset", [Problem("dataset", repr(reference[:120]), "name@v3 or name@latest")]
-        )
+        problem = Problem("dataset", repr(reference[:120]), "name@v3, name@tag or name@latest")
+        raise BadInputError("No reference to a dataset", [problem])
     versions = list_versions(match["name"], root)
     if not versions:
         known = ", ".join(list_names(root)) or "none yet"
         raise BadInputError("There is no such dataset", [Problem("dataset", repr(match["name"]), f"one of: {known}")])
     if match["latest"]:
-        return versions[-1]
+        return _latest(match["name"], versions)
+    tags = lifecycle.read(versions[0].folder.parent).tags()
+    number = int(match["number"]) if match["number"] else tags.get(match["tag"])
     for version in versions:
-        if version.number == int(match["number"]):
+        if version.number == number:
             return version
-    known = ", ".join(version.reference for version in versions)
+    known = ", ".join([*(version.reference for version in versions), *(f"{match['name']}@{tag}" for tag in tags)])
     raise BadInputError("There is no such version", [Problem("dataset", reference, f"one of: {known}")])
+
+
+def _latest(name: str, versions: Sequence[DatasetVersion]) -> DatasetVersion:
+    newest = lifecycle.newest_active(versions)
+    if newest is None:
+        problem = Problem("dataset", f"{name}@latest", "a version that is neither deprecated nor archived")
+        raise BadInputError("No version of the dataset is active", [problem])
+    return newest

@@ -86,8 +86,8 @@ def test_references(tmp_path: Path) -> None:
     for reference, said in [
         ("calls@v3", "one of: calls@v1, calls@v2"),
         ("letters@latest", "one of: calls"),
-        ("calls", "name@v3 or name@latest"),
-        ("calls@v01", "name@v3 or name@latest"),
+        ("calls", "name@v3, name@tag or name@latest"),
+        ("calls@v01", "name@v3, name@tag or name@latest"),
         ("../calls@v1", "small letters"),
     ]:
         with pytest.raises(BadInputError, match=said):
