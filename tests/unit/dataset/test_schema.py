@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tollgate.dataset.schema import RowError, to_example
+from tollgate.dataset.layouts import RowError, to_example
 
 USER = {"role": "user", "content": "통행료가 두 번 결제됐어요"}
 ASSISTANT = {"role": "assistant", "content": "환불해 드리겠습니다."}
