@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tollgate.dataset.locks import locked, sync
-from tollgate.errors import BadInputError, GateRefusedError, Problem
+from tollgate.errors import BadInputError, Problem
 
 if TYPE_CHECKING:
     from tollgate.dataset.versions import DatasetVersion
@@ -215,17 +215,16 @@ def newest_active(found: Sequence[DatasetVersion]) -> DatasetVersion | None:
 
 
 def check_usable(version: DatasetVersion) -> None:
-    """Refuse an archived version as the source of something new.
+    """Refuse an archived version as the start of something new.
 
     Raises:
-        GateRefusedError: It is archived; says by whom, when and why.
+        BadInputError: It is archived; says by whom, when and why.
     """
     now = standing(version)
     if now.state == "archived":
-        raise GateRefusedError(
-            f"{version.reference} is archived (by {now.by}, {now.at:%Y-%m-%d}): {now.reason}. "
-            f"Choose another version, or restore it: tollgate dataset restore {version.reference} --reason …"
-        )
+        found = f"{version.reference}, archived by {now.by} on {now.at:%Y-%m-%d}: {now.reason}"
+        expected = f"another version, or first tollgate dataset restore {version.reference} --reason …"
+        raise BadInputError("The dataset version is archived", [Problem("dataset", found, expected)])
 
 
 def _event(

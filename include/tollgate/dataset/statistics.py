@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from tollgate.dataset import distributions
 from tollgate.dataset.schema import SPLITS, Split
+from tollgate.settings import settings
 
 if TYPE_CHECKING:
     import polars as pl
@@ -22,7 +24,8 @@ def describe(parts: Mapping[Split, pl.DataFrame]) -> dict[str, Any]:
 
     Returns:
         JSON values: ``rows`` by part, ``question_characters`` and ``answer_characters`` (least, quantiles, mean, most),
-        ``turns``, ``categories`` by part, ``sources``, and ``quality`` as a histogram of ten bins from 0 to 1.
+        ``turns``, ``categories`` by part, ``sources``, ``quality`` as a histogram of ten bins from 0 to 1, and
+        ``histograms`` of characters and tokens (see :mod:`tollgate.dataset.distributions`).
     """
     import polars as pl
 
@@ -44,6 +47,11 @@ def describe(parts: Mapping[Split, pl.DataFrame]) -> dict[str, Any]:
         "categories": {part: _counts(measured.filter(pl.col("part") == part)["category"]) for part in SPLITS},
         "sources": _counts(measured["source"]),
         "quality": histogram(measured["quality_score"]),
+        "histograms": {
+            "question_characters": distributions.histogram(measured["question"].to_numpy()),
+            "answer_characters": distributions.histogram(measured["answer"].to_numpy()),
+            "tokens": distributions.tokens(rows, settings().served_base_model),
+        },
     }
 
 

@@ -11,6 +11,7 @@ import datetime as dt
 import hashlib
 import re
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tollgate import __version__
 from tollgate.dataset import lifecycle
 from tollgate.dataset.locks import locked, sync
+from tollgate.dataset.report import render
 from tollgate.dataset.schema import SPLITS, Split
 from tollgate.errors import BadInputError, Problem
 from tollgate.settings import settings as process_settings
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 
 COLUMNS = ("id", "messages", "category", "source", "quality_score", "cluster")
 """Columns of ``train.parquet``, ``validation.parquet`` and ``test.parquet``."""
+
+REPORT_PAGE = "report.html"
+"""The report as a page, beside ``report.json``."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 _FOLDER = re.compile(r"v([1-9]\d*)")
@@ -142,7 +147,7 @@ def write(
         gate_settings: Settings of the gates, as JSON values.
         sources: The files that the rows come from.
         counts: Rows in, dropped, masked; the rows of each part are added as ``splits``.
-        report: What goes into ``report.json``.
+        report: What goes into ``report.json``, together with the manifest as ``version``, and is shown as a page.
         attachments: Files and folders to keep with the version.
         root: Folder of all datasets; the settings' unless told.
 
@@ -170,7 +175,11 @@ def write(
             code_version=__version__,
             created_at=dt.datetime.now(dt.UTC),
         )
-        return _place(folder, manifest, parts, report, attachments)
+        whole = {**report, "version": manifest.model_dump(mode="json")}
+        with tempfile.TemporaryDirectory(prefix=".report-", dir=folder) as scratch:
+            page = Path(scratch) / REPORT_PAGE
+            page.write_text(render(whole), encoding="utf-8")
+            return _place(folder, manifest, parts, whole, [*attachments, page])
 
 
 def _mean_quality(parts: Mapping[Split, pl.DataFrame]) -> float | None:
