@@ -64,7 +64,7 @@ _LONG = 60  # letters and digits of an answer that is expected to take up the qu
 _SENTENCE_ENDS = ".?!…~。？！\"'”’)）]」』》>:;%" + "다요까죠음함임됨니오라자세네군지게걸래야데든"
 _CUT_OFF = ",，、·/-–—=+(<[{「『《&@#*^_|\\은는을를와과의및또"
 _LEXICON = Path(__file__).parent / "lexicon"
-"""``refusals.txt``: a phrase a line. ``question_stems.txt``: first two syllables of words that any question may hold."""
+"""``refusals.txt``: a phrase a line. ``question_stems.txt``: the first two syllables of words of any question."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,8 @@ def _length(letters: Column) -> Column:
 
 @functools.cache
 def _tables() -> Tables:
-    from tollgate.gates.quality_kernels import Tables, character_classes
+    from tollgate.gates.character_kernels import character_classes
+    from tollgate.gates.quality_kernels import Tables
 
     phrases = ["".join(phrase.lower().split()) for phrase in _lexicon("refusals").splitlines()]
     heads = np.zeros(0x10000, np.uint8)

@@ -1,30 +1,37 @@
 """Compiled measures of quality over the UTF-8 bytes of whole text columns: no Python string is made of any row.
 
-Each side of a row is its turns, joined by the byte :data:`TURN`. Import this module inside functions only: it loads
-numba.
+Each side of a row is its turns, joined by the byte :data:`~tollgate.gates.character_kernels.TURN`. Import this module
+inside functions only: it loads numba.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numba as nb
 import numpy as np
 
+from tollgate.gates.character_kernels import (
+    BROKEN,
+    DIGIT,
+    HANGUL,
+    JAMO,
+    LATIN,
+    OTHER_LETTER,
+    SPACE,
+    SYMBOL,
+    TURN,
+    WESTERN,
+    decode,
+)
+
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    Bytes = npt.NDArray[np.uint8]
-    Codes = npt.NDArray[np.int32]
+    from tollgate.gates.character_kernels import Bytes, Codes, Integer
+
     Whole = npt.NDArray[np.int64]
     Real = npt.NDArray[np.float32]
-    Integer = int | np.signedinteger[Any]
-
-TURN = 0x1E
-"""The byte between the turns of one side of a row (ASCII record separator)."""
-
-# Classes of characters
-SYMBOL, SPACE, HANGUL, LATIN, DIGIT, JAMO, OTHER_LETTER, BROKEN, WESTERN = range(9)
 
 # Columns of what `measure` returns
 (
@@ -104,43 +111,6 @@ class _Scratch(NamedTuple):
     tally: Whole
 
 
-def character_classes() -> Bytes:
-    """The class of every character of the Basic Multilingual Plane; those beyond it are symbols."""
-    classes = np.zeros(0x10000, np.uint8)
-    for start, end, kind in (
-        (0x00, 0x20, BROKEN),
-        (0x09, 0x0E, SPACE),
-        (TURN, TURN + 1, SPACE),
-        (0x20, 0x21, SPACE),
-        (0x30, 0x3A, DIGIT),
-        (0x41, 0x5B, LATIN),
-        (0x61, 0x7B, LATIN),
-        (0x7F, 0xA0, BROKEN),
-        (0xA0, 0xA1, SPACE),
-        (0xA1, 0x100, WESTERN),
-        (0x100, 0x2B0, OTHER_LETTER),
-        (0x370, 0x1100, OTHER_LETTER),
-        (0x1100, 0x1200, BROKEN),  # jamo that NFC did not join
-        (0x1200, 0x2000, OTHER_LETTER),
-        (0x2000, 0x200E, SPACE),
-        (0x3000, 0x3001, SPACE),
-        (0x3040, 0x3100, OTHER_LETTER),
-        (0x3131, 0x318F, JAMO),
-        (0x3400, 0x4DC0, OTHER_LETTER),
-        (0x4E00, 0xA000, OTHER_LETTER),
-        (0xAC00, 0xD7A4, HANGUL),
-        (0xE000, 0xF900, BROKEN),  # private use
-        (0xF900, 0xFB00, OTHER_LETTER),
-        (0xFEFF, 0xFF00, SPACE),
-        (0xFF10, 0xFF1A, DIGIT),
-        (0xFF21, 0xFF3B, LATIN),
-        (0xFF41, 0xFF5B, LATIN),
-        (0xFFFD, 0xFFFE, BROKEN),
-    ):
-        classes[start:end] = kind
-    return classes
-
-
 @nb.njit(cache=True)
 def _slot(members: _Set, stamp: Integer, value: Integer) -> Integer:
     """Where a value is, or would be put; -1 where the set is too full to tell."""
@@ -167,38 +137,13 @@ def _add(members: _Set, stamp: Integer, value: Integer) -> bool:
 @nb.njit(cache=True)
 def _contains(members: _Set, stamp: Integer, value: Integer) -> bool:
     slot = _slot(members, stamp, value)
-    return slot >= 0 and members.stamps[slot] == stamp
+    return bool(slot >= 0 and members.stamps[slot] == stamp)
 
 
 @nb.njit(cache=True)
 def _new_stamp(scratch: _Scratch) -> Integer:
     scratch.stamp[0] += 1
     return scratch.stamp[0]
-
-
-@nb.njit(cache=True)
-def _decode(data: Bytes, start: Integer, end: Integer, codes: Codes) -> Integer:
-    """Write the code points of valid UTF-8 to ``codes``; returns how many."""
-    count = 0
-    place = start
-    while place < end:
-        byte = np.int32(data[place])
-        if byte < 0x80:
-            codes[count] = byte
-            place += 1
-        elif byte < 0xE0:
-            codes[count] = (byte & 0x1F) << 6 | (np.int32(data[place + 1]) & 0x3F)
-            place += 2
-        elif byte < 0xF0:
-            tail = (np.int32(data[place + 1]) & 0x3F) << 6 | (np.int32(data[place + 2]) & 0x3F)
-            codes[count] = (byte & 0x0F) << 12 | tail
-            place += 3
-        else:
-            tail = (np.int32(data[place + 2]) & 0x3F) << 6 | (np.int32(data[place + 3]) & 0x3F)
-            codes[count] = (byte & 0x07) << 18 | (np.int32(data[place + 1]) & 0x3F) << 12 | tail
-            place += 4
-        count += 1
-    return count
 
 
 @nb.njit(cache=True)
@@ -455,7 +400,7 @@ def _measure_turn(
     out: Real,
 ) -> None:
     """Measure one turn, and lower or raise the row's measures where it is the worst so far."""
-    count = _decode(data, start, end, scratch.codes)
+    count = decode(data, start, end, scratch.codes)
     _classify(scratch, count, tables)
     if answers and is_structured(data, start, end):
         return
