@@ -21,7 +21,7 @@ _WINDOW = 64 << 10  # bytes of an array to look for ends of elements in at first
 _WIDEST_WINDOW = 4 << 20
 _NEAR_THE_END = 16  # characters: an error there may only mean that a word of JSON isn't read to its end yet
 _NEXT_OBJECT = rb"\}\s*,\s*(?=\{%s)"
-_FIRST_KEY = re.compile(rb'\s*\{\s*("[^"\\]*")\s*:')
+_FIRST_KEY = re.compile(rb'\{\s*("[^"\\]*")\s*:')
 _MARKS = bytes(byte in b'"{}[],' for byte in range(256))
 _STEPS = bytes({ord("{"): 1, ord("["): 1, ord("}"): 255, ord("]"): 255}.get(byte, 0) for byte in range(256))
 
@@ -116,30 +116,31 @@ class _Array:
         self._number = 0
         self._by_line = True
         self._closed = False
-        self._learned = False
+        self._tried = False
         self._separator: re.Pattern[bytes] | None = None
 
     def rows(self) -> Iterator[tuple[int, object]]:
         """The elements, then a look at what follows the array."""
         self._open()
         while not self._closed:
-            self._read()
+            self._read(self._window)
             window = self._text[self._at : self._at + self._window]
             ends, self._closed = element_ends(window)
             yield from self._elements(window, ends) if ends else self._unfinished(window)
         self._check_rest()
 
     def _open(self) -> None:
-        for block in self._blocks:
-            self._text += block
-            if b"[" in self._text:
-                break
+        while not self._text.lstrip():
+            self._text += next(self._blocks)
         self._skip(self._text.index(b"[") + 1)
-        self._read()
-        self._by_line = b"\n" in self._text[self._at : self._at + self._window].strip()
+        self._read(_HEAD)
+        head = self._text[self._at : self._at + _HEAD].strip()
+        self._by_line = b"\n" in head
+        if key := _FIRST_KEY.match(head):
+            self._separator = re.compile(_NEXT_OBJECT % (rb"\s*" + re.escape(key[1])))
 
-    def _read(self) -> None:
-        while len(self._text) - self._at < self._window:
+    def _read(self, size: int) -> None:
+        while len(self._text) - self._at < size:
             block = next(self._blocks, None)
             if block is None:
                 return
@@ -163,8 +164,8 @@ class _Array:
                     if self._separator and (match := self._separator.search(element)):
                         self._resume(counted + match.end())
                         return
-                elif not self._learned:
-                    self._learn(element)
+                elif not self._tried:
+                    self._try_separator(element)
             begin = end + 1
         self._skip(begin)
         self._window = min(self._window * 2, _WIDEST_WINDOW)
@@ -198,12 +199,11 @@ class _Array:
         self._window = _WINDOW
         self._closed = False
 
-    def _learn(self, element: bytes) -> None:
-        """Learn from a good element what the next begins with, unless that also stands within elements."""
-        self._learned = True
-        if key := _FIRST_KEY.match(element):
-            separator = re.compile(_NEXT_OBJECT % (rb"\s*" + re.escape(key[1])))
-            self._separator = None if separator.search(element) else separator
+    def _try_separator(self, element: bytes) -> None:
+        """Give up telling the next row by its first key where that also stands within a good one."""
+        self._tried = True
+        if self._separator and self._separator.search(element):
+            self._separator = None
 
     def _place(self, line: int) -> int:
         self._number += 1

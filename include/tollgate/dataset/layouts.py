@@ -2,7 +2,8 @@
 
 Told by the names of a row's fields, whatever their case: ``messages`` (also chat logs with ``customer_name``, which is
 left out, and ``order_state``), ShareGPT's ``conversations``, ``instruction`` / ``input`` / ``output``, ``prompt`` /
-``completion`` and ``question`` / ``answer``. A :class:`FieldMapping` names the columns of files that call them something else.
+``completion`` and ``question`` / ``answer``. A :class:`FieldMapping` names the columns of files that call them
+something else.
 """
 
 from __future__ import annotations
