@@ -7,7 +7,7 @@ have no public check digit, so that a layout alone is a weak sign; a bank's name
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from tollgate.gates.pii_kinds import Finding
 
@@ -45,11 +45,13 @@ _CERTAIN_DIGITS = 11
 _VAGUE_LAYOUTS = frozenset({"4-4-4", "3-4-4", "3-8", "8-2", "3-9", "2-11", "2-2-6", "1-6-3"})
 """Layouts that other numbers have too (order numbers, parts, serial numbers): never enough alone."""
 
-_NUMBER = re.compile(
+NUMBER = re.compile(
     r"(?<![0-9A-Za-z])(?<![0-9][-.,:/])(?:"
     r"[0-9]{10,14}|[0-9]{1,8}(?: ?- ?[0-9*]{1,11}){1,4}|[0-9]{2,6}(?: [0-9]{2,9}){1,3}"
     r")(?![0-9A-Za-z*%])(?![-.,:/][0-9])"
 )
+"""A number that may be an account."""
+
 _GROUP = re.compile(r"[0-9*]+")
 _FULL_NAME = re.compile(
     "|".join(f"(?P<bank{index}>(?:{bank}) ?(?:은행|뱅크|금고))" for index, bank in enumerate(_BANKS))
@@ -69,45 +71,54 @@ _SHORT_NAME_AFTER = re.compile(
     re.IGNORECASE,
 )
 _WORD = re.compile(r"계좌|입금|송금|이체|통장|예금주|예금|환급받을|account", re.IGNORECASE)
+_CONTEXT = re.compile(f"은행|뱅크|{_WORD.pattern}|우체국|조합|{'|'.join(_BANKS)}", re.IGNORECASE)
 _BEFORE, _AFTER = 25, 15
 
 
-def find(text: str, is_labelled_otherwise: re.Pattern[str]) -> Iterator[Finding]:
+def find(text: str, numbers: Iterable[re.Match[str]], is_labelled_otherwise: re.Pattern[str]) -> Iterator[Finding]:
     """Find bank accounts.
 
     Args:
         text: Text in ASCII digits and dashes.
+        numbers: Matches of :data:`NUMBER` in it.
         is_labelled_otherwise: Matches before a number that says of itself to be another one ("주문번호 ").
 
     Yields:
-        Numbers of 10 to 14 digits: confidence .97 with a bank's name and one of its layouts, .85 with a bank's name
-        or a word for accounts beside it, and .5 for a layout that hardly any other number has.
+        Numbers of 10 to 14 digits: confidence .97 with a bank's name and one of its layouts, .95 without dashes but
+        with as many digits, .85 with a word for accounts beside it, .5 for a layout that few other numbers have.
     """
-    for match in _NUMBER.finditer(text):
+    for match in numbers:
         groups = _GROUP.findall(match.group())
         if not 10 <= sum(map(len, groups)) <= 14 or _is_date(groups) or _is_mobile(groups):
             continue
         before = text[max(0, match.start() - _BEFORE) : match.start()]
-        if is_labelled_otherwise.search(before):
-            continue
-        confidence = _confidence(match.group(), groups, before, text[match.end() : match.end() + _AFTER])
-        if confidence:
+        after = text[match.end() : match.end() + _AFTER]
+        confidence = _confidence(match.group(), groups, before, after)
+        if confidence and not is_labelled_otherwise.search(before):
             yield Finding("bank_account", match.start(), match.end(), confidence)
 
 
 def _confidence(number: str, groups: list[str], before: str, after: str) -> float:
     layout = "-".join(str(len(group)) for group in groups)
-    banks = _banks(before, after)
-    if "-" in number and any(layout in LAYOUTS[bank] for bank in banks):
-        return 0.97
-    if " " in number and "-" not in number and layout not in _KNOWN_LAYOUTS:
+    is_spaced = " " in number and "-" not in number
+    if is_spaced and layout not in _KNOWN_LAYOUTS:
         return 0.0
-    if banks or _FULL_NAME.search(before) or _WORD.search(before) or _WORD.search(after):
-        return 0.85
+    if _CONTEXT.search(before) or _CONTEXT.search(after):
+        layouts = {one for bank in _banks(before, after) for one in LAYOUTS[bank]}
+        if layout in layouts:
+            return 0.97
+        if len(groups) == 1 and len(groups[0]) in {_digits(one) for one in layouts}:
+            return 0.95
+        if _FULL_NAME.search(before) or _WORD.search(before) or _WORD.search(after):
+            return 0.85
     if "-" not in number or "*" in number or layout in _VAGUE_LAYOUTS or layout not in _KNOWN_LAYOUTS:
         return 0.0
     is_year = len(groups[0]) == 4 and groups[0][:2] in {"19", "20"}
     return 0.5 if sum(map(len, groups)) >= _CERTAIN_DIGITS and not is_year else 0.0
+
+
+def _digits(layout: str) -> int:
+    return sum(map(int, layout.split("-")))
 
 
 def _banks(before: str, after: str) -> list[str]:

@@ -141,6 +141,7 @@ def _number(data: npt.NDArray[np.uint8], position: int, end: int) -> tuple[int, 
     """Read digits with what may stand between them; returns where they end and what they may be."""
     digits = stars = gap = dots = groups = 0
     first_length = first_value = second_length = length = value = 0
+    was_dot = False
     stop = position
     while position < end:
         code = _decode(data, position, end)
@@ -148,6 +149,7 @@ def _number(data: npt.NDArray[np.uint8], position: int, end: int) -> tuple[int, 
         if kind == _OTHER or (kind == _STAR and digits < 1):
             break
         if kind in (_DIGIT, _STAR):
+            dots += was_dot and gap == 1
             if gap and length:
                 groups += 1
                 if groups == 1:
@@ -172,8 +174,7 @@ def _number(data: npt.NDArray[np.uint8], position: int, end: int) -> tuple[int, 
             gap += 1
             if gap > _LONGEST_GAP:
                 break
-            if kind == _DOT and gap == 1:
-                dots += 1
+            was_dot = kind == _DOT
         position += _length(data[position])
         if digits + stars >= _FEWEST_DIGITS and dots >= 3:
             break
