@@ -12,7 +12,7 @@ import hashlib
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from tollgate.dataset.locks import locked, sync
 from tollgate.dataset.report import render
 from tollgate.dataset.schema import SPLITS, Split
 from tollgate.errors import BadInputError, Problem
+from tollgate.gates.text_buffers import buffers, text_column
 from tollgate.settings import settings as process_settings
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ COLUMNS = ("id", "messages", "category", "source", "quality_score", "cluster")
 
 REPORT_PAGE = "report.html"
 """The report as a page, beside ``report.json``."""
+
+_HASHED_ROWS = 65_536  # at a time; part of the content hash's definition
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 _FOLDER = re.compile(r"v([1-9]\d*)")
@@ -122,10 +125,32 @@ def content_hash(
     head = {"settings": gate_settings, "sources": sorted(source.sha256 for source in sources)}
     digest.update(orjson.dumps(head, option=orjson.OPT_SORT_KEYS))
     for part in SPLITS:
-        for row in parts[part].select("id", "messages", "category", "source").iter_rows():
-            digest.update(orjson.dumps([part, *row]))
-            digest.update(b"\n")
+        digest.update(orjson.dumps([part, parts[part].height]))
+        for column in _flat_columns(parts[part]):
+            _add_texts(digest, column)
     return digest.hexdigest()
+
+
+def _flat_columns(rows: pl.DataFrame) -> Iterator[pl.Series]:
+    """What a version's rows say, as columns of text; how many turns a row has comes before its turns."""
+    import polars as pl
+
+    yield from (rows["id"], rows["category"], rows["source"])
+    yield rows["messages"].list.len().cast(pl.String)
+    turns = rows["messages"].explode().struct
+    yield from (turns.field("role"), turns.field("content"))
+
+
+def _add_texts(digest: hashlib._Hash, column: pl.Series) -> None:
+    """Add the length in bytes of each text (nothing has -1) and all bytes, block by block, however they are stored."""
+    import polars as pl
+
+    for start in range(0, len(column), _HASHED_ROWS):
+        block = column[start : start + _HASHED_ROWS].cast(pl.String)
+        lengths = block.str.len_bytes().cast(pl.Int64).fill_null(-1)
+        digest.update(lengths.to_numpy().astype("<i8").tobytes())
+        offsets, data = buffers(text_column(block.to_arrow()))
+        digest.update(data[offsets[0] : offsets[-1]].data)
 
 
 def write(
@@ -183,8 +208,10 @@ def write(
 
 
 def _mean_quality(parts: Mapping[Split, pl.DataFrame]) -> float | None:
-    scores = [score for part in SPLITS for score in parts[part]["quality_score"].to_list()]
-    return round(sum(scores) / len(scores), 4) if scores else None
+    import polars as pl
+
+    scores = pl.concat([parts[part]["quality_score"] for part in SPLITS])
+    return round(float(scores.sum()) / len(scores), 4) if len(scores) else None
 
 
 def _place(
@@ -198,7 +225,7 @@ def _place(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     for part in SPLITS:
-        parts[part].select(COLUMNS).write_parquet(temporary / f"{part}.parquet")
+        parts[part].select(COLUMNS).write_parquet(temporary / f"{part}.parquet", compression_level=1)
     for path in attachments:
         copy = shutil.copytree if path.is_dir() else shutil.copyfile
         copy(path, temporary / path.name)

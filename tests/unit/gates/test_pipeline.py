@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -62,19 +61,10 @@ def test_the_same_again_is_the_same_version(faulty_source: Path, tmp_path: Path)
     assert other.reference == "calls@v2"
 
 
-STEPS: list[Callable[[Path, GateSettings], StageResult]] = [
-    pipeline.mask_personal_data,
-    pipeline.drop_duplicates,
-    pipeline.score_quality,
-    pipeline.split_rows,
-    pipeline.check_contract,
-]
-
-
 def test_every_step_can_be_run_again(faulty_source: Path, tmp_path: Path) -> None:
     settings, workdir = GateSettings(), tmp_path / "work"
     assert pipeline.ingest(faulty_source, workdir, settings) == pipeline.ingest(faulty_source, workdir, settings)
-    for step in STEPS:
+    for step in pipeline.STEPS.values():
         assert step(workdir, settings) == step(workdir, settings)
     written = pipeline.write_version("calls", workdir, settings, tmp_path / "root")
     again = pipeline.write_version("calls", workdir, settings, tmp_path / "root")
@@ -84,7 +74,7 @@ def test_every_step_can_be_run_again(faulty_source: Path, tmp_path: Path) -> Non
 
 
 def test_a_step_out_of_turn_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TollgateError, match="quality has not run"):
+    with pytest.raises(TollgateError, match="contamination has not run"):
         pipeline.split_rows(tmp_path, GateSettings())
 
 
@@ -170,4 +160,4 @@ def test_deleting_rows_leaves_results(faulty_source: Path, tmp_path: Path) -> No
     pipeline.ingest(faulty_source, tmp_path / "work", GateSettings())
     workfolder.delete_rows(tmp_path / "work")
     assert workfolder.read_result(tmp_path / "work", "ingest").quarantined == 2
-    assert list((tmp_path / "work").glob("*.parquet")) == []
+    assert list((tmp_path / "work").glob("*.arrow")) == []
