@@ -153,7 +153,7 @@ def find_known(
     rows = _Rows.read(pa.concat_arrays([before, after]), given)
     units = _Units.choose(rows, np.arange(rows.count))
     earlier = int(np.searchsorted(units.row, len(before)))
-    kept_for, similarity = _Alike.search(rows, units, threshold, earlier).closest() if earlier else _nothing(units)
+    kept_for, similarity = _Alike.search(rows, units, threshold, earlier).drop() if earlier else _nothing(units)
     unit = units.of_row[len(before) :]
     found = np.where(unit < earlier, unit, kept_for[unit])
     alike = np.where(unit < earlier, 1.0, similarity[unit])
@@ -264,8 +264,8 @@ class _Units:
 class _Alike:
     """Verified pairs of units with alike questions, and which of them have alike answers too."""
 
-    def __init__(self, rows: _Rows, units: _Units, threshold: float) -> None:
-        self._rows, self._units, self._threshold = rows, units, threshold
+    def __init__(self, rows: _Rows, units: _Units, threshold: float, earlier: int) -> None:
+        self._rows, self._units, self._threshold, self._earlier = rows, units, threshold, earlier
         self._pairs: Words = np.empty(0, np.uint64)
         self._similarity: Reals = np.empty(0, np.float64)
         self._repeats: Flags = np.empty(0, np.bool_)
@@ -273,17 +273,24 @@ class _Alike:
     @classmethod
     def search(cls, rows: _Rows, units: _Units, threshold: float, earlier: int = 0) -> _Alike:
         """Find the pairs; with ``earlier``, only those of one of so many first units with one of the others."""
-        alike = cls(rows, units, threshold)
-        answer = rows.answer[units.row]
-        pairs, crowded = near_duplicates.candidates(rows.questions, units.row, answer, threshold, earlier)
-        alike._verify(pairs)
-        crowded = crowded[answer[crowded] < rows.count]
-        if rows.answers is not None and crowded.size:
-            cluster = alike.clusters()[crowded]
-            alike._verify(
-                near_duplicates.candidates_by_answer(rows.answers, units.row, crowded, cluster, threshold, earlier)
-            )
+        alike = cls(rows, units, threshold, earlier)
+        search = near_duplicates.Search(rows.questions, units.row, threshold, earlier)
+        alike._verify(search.by_band())
+        crowded = search.crowded()
+        if not crowded.size:
+            return alike
+        answer = rows.answer[units.row[crowded]]
+        alike._verify(search.by_band(alike.known(), crowded, answer))
+        alike._verify(search.by_rare_shingles(alike.known(), crowded))
+        free = crowded[answer < rows.count]
+        if rows.answers is not None and free.size:
+            known = alike.known()
+            alike._verify(near_duplicates.pairs_by_answer(rows.answers, units.row, free, known, threshold, earlier))
         return alike
+
+    def known(self) -> near_duplicates.Known:
+        """What the pairs known until now tell of the units."""
+        return near_duplicates.Known(self.clusters(), self.drop()[0] >= 0)
 
     def clusters(self) -> Integers:
         """A number for each unit, the same for all that pairs connect."""
@@ -301,14 +308,14 @@ class _Alike:
         A unit may repeat only dropped ones of those it was compared with. Then it is compared with the units these
         were dropped for, which are likely to be like it.
         """
-        for _ in range(_ROUNDS):
-            kept_for, similarity = self.closest()
+        kept_for, similarity = self._closest()
+        for _ in range(0 if self._earlier else _ROUNDS):
             if not self._verify(self._second_hand(kept_for)):
-                return kept_for, similarity
-        return self.closest()
+                break
+            kept_for, similarity = self._closest()
+        return kept_for, similarity
 
-    def closest(self) -> tuple[Integers, Reals]:
-        """As :meth:`drop`, by the pairs known until now."""
+    def _closest(self) -> tuple[Integers, Reals]:
         from tollgate.gates import near_duplicates_kernels as kernels
 
         pairs, similarity = self._pairs[self._repeats], self._similarity[self._repeats]

@@ -6,7 +6,7 @@ bands; two texts are candidates when all of a band agrees, which at similarity s
 that at the threshold less than one pair in a thousand is missed.
 
 Work per text is bounded. Where more than ``BUCKET`` texts share a band (a boilerplate, a template), a text meets only
-three of them there, and the texts of such crowded buckets are joined in other ways besides: by band and answer
+the best of them there, and the texts of such crowded buckets are joined in other ways besides: by band and answer
 together, by their rarest shingles (a prefix filter, which misses nothing), and by the answers' bands within a cluster.
 Only where those are crowded too, which takes texts made of common parts alone, a pair may be missed.
 """
@@ -146,13 +146,13 @@ class Sketches:
     Args:
         keys: Hash of each band, (bands, units).
         marks: A byte of each part of the signature, (units, parts).
-        least: Pairs with fewer bytes in common are below the threshold, but for one in a billion (six standard
-            deviations of the estimate).
+        least: Pairs with fewer bytes in common are below the threshold, but for three in a hundred thousand (four
+            standard deviations of the estimate); and a number less sure, but for one in twenty.
     """
 
     keys: npt.NDArray[np.uint32]
     marks: npt.NDArray[np.uint8]
-    least: int
+    least: tuple[int, int]
 
 
 def sketch(texts: Texts, rows: Integers, threshold: float) -> Sketches:
@@ -166,95 +166,118 @@ def sketch(texts: Texts, rows: Integers, threshold: float) -> Sketches:
     terms = generator.integers(0, 1 << 32, size, dtype=np.uint32)
     keys, marks = np.empty((form.bands, rows.size), np.uint32), np.empty((rows.size, size), np.uint8)
     in_parts(rows.size, lambda start, stop: kernels.sketch(texts, rows, factors, terms, start, stop, keys, marks))
-    least = size * threshold - 6 * math.sqrt(size * threshold * (1 - threshold))
-    return Sketches(keys, marks, max(0, math.floor(least)))
+    deviation = math.sqrt(size * threshold * (1 - threshold))
+    sure, likely = (max(0, math.floor(size * threshold - width * deviation)) for width in (4, 5 / 3))
+    return Sketches(keys, marks, (sure, likely))
 
 
-class _Buckets:
-    """Pairs met in buckets of any kind, each once, and the units that were in a crowded one."""
+@dataclass(frozen=True, eq=False)
+class Known:
+    """What verified pairs have told of the units until now.
 
-    def __init__(self, sketches: Sketches, earlier: int) -> None:
-        self._sketches, self._earlier = sketches, earlier
-        self._found: list[Words] = [np.empty(0, np.uint64)]
-        self.crowded = np.zeros(sketches.marks.shape[0], np.bool_)
+    Args:
+        cluster: A number for each unit, the same for all that pairs connect.
+        settled: Whether a unit is dropped.
+    """
 
-    def pairs(self) -> Words:
-        """All pairs met until now, sorted."""
-        self._found = [np.unique(np.concatenate(self._found))]
-        return self._found[0]
+    cluster: Integers
+    settled: Flags
 
-    def add(self, packed: Words) -> None:
-        """Pair units that share a key, from words with the key in the upper and the unit in the lower 32 bits."""
-        self._keep(self._met(packed))
-
-    def add_bands(self, keys: npt.NDArray[np.uint32], units: Integers, salt: Integers | None = None) -> None:
-        """Pair units that agree in a band, and in the salt where there is one."""
-        import numba
-
-        low = units.astype(np.uint64)
-        extra = None if salt is None else salt.astype(np.uint64) * _SPREAD & ~_LOW
-
-        def met(band: npt.NDArray[np.uint32]) -> Words:
-            packed = band.astype(np.uint64) << _WORD
-            packed |= low
-            if extra is not None:
-                packed ^= extra
-            return self._met(packed)
-
-        with ThreadPoolExecutor(numba.get_num_threads()) as pool:
-            for pairs in pool.map(met, keys):
-                self._keep(pairs)
-
-    def _met(self, packed: Words) -> Words:
-        from tollgate.gates import near_duplicates_kernels as kernels
-
-        packed.sort()
-        sketches = self._sketches
-        return kernels.pairs_in_buckets(packed, sketches.marks, sketches.least, BUCKET, self._earlier, self.crowded)
-
-    def _keep(self, pairs: Words) -> None:
-        self._found.append(pairs)
-        if sum(part.size for part in self._found[1:]) > self._found[0].size + _MANY_PAIRS:
-            self.pairs()
+    @classmethod
+    def nothing(cls, count: int) -> Known:
+        """Of so many units nothing is known."""
+        return cls(np.arange(count), np.zeros(count, np.bool_))
 
 
-def candidates(
-    texts: Texts, rows: Integers, answers: Integers, threshold: float, earlier: int = 0
-) -> tuple[Words, Integers]:
-    """Find pairs of units whose texts may be alike.
+class Search:
+    """Finds pairs of units whose texts may be alike, in several ways.
+
+    Pairs are sorted words with the better unit in the upper 32 bits and the other in the lower.
 
     Args:
         texts: The column that is compared.
         rows: The text of each unit, from the best unit down.
-        answers: A number for each unit, the same for the same answer; tells units apart in crowded buckets.
         threshold: Least Jaccard similarity, above 0 and at most 1.
         earlier: If positive, only pairs of one of so many first units with one of the others.
-
-    Returns:
-        Pairs (the better unit in the upper 32 bits, the other in the lower), sorted; and units from crowded buckets.
     """
-    from tollgate.gates import near_duplicates_kernels as kernels
 
-    sketches = sketch(texts, rows, threshold)
-    buckets = _Buckets(sketches, earlier)
-    buckets.add_bands(sketches.keys, np.arange(rows.size))
-    crowded = np.flatnonzero(buckets.crowded)
-    if crowded.size:
-        buckets.add_bands(sketches.keys[:, crowded], crowded, answers[crowded])
+    def __init__(self, texts: Texts, rows: Integers, threshold: float, earlier: int = 0) -> None:
+        self._texts, self._rows, self._threshold, self._earlier = texts, rows, threshold, earlier
+        self._sketches = sketch(texts, rows, threshold)
+        self._crowded = np.zeros(rows.size, np.bool_)
+
+    def crowded(self) -> Integers:
+        """Units that shared a key with so many that they did not meet them all, rising."""
+        return np.flatnonzero(self._crowded)
+
+    def by_band(self, known: Known | None = None, units: Integers | None = None, salt: Integers | None = None) -> Words:
+        """Pairs that agree in a band.
+
+        Args:
+            known: What is known of the units.
+            units: The units to pair, rising; all if nothing.
+            salt: A number for each of these that must agree too.
+        """
+        import numba
+
+        known = known or Known.nothing(self._rows.size)
+        units = np.arange(self._rows.size) if units is None else units
+        low = units.astype(np.uint64)
+        if salt is not None:
+            low |= salt.astype(np.uint64) * _SPREAD & ~_LOW
+
+        def met(band: npt.NDArray[np.uint32]) -> Words:
+            return self._met((band[units].astype(np.uint64) << _WORD) ^ low, known)
+
+        merged = _Merged()
+        with ThreadPoolExecutor(numba.get_num_threads()) as pool:
+            for pairs in pool.map(met, self._sketches.keys):
+                merged.add(pairs)
+        return merged.pairs()
+
+    def by_rare_shingles(self, known: Known, units: Integers) -> Words:
+        """Pairs of some units that share one of their rarest shingles: all at the threshold, unless crowded again."""
+        from tollgate.gates import near_duplicates_kernels as kernels
+
+        texts, rows = self._texts, self._rows[units]
         counts = np.zeros(1 << kernels.COUNTERS, np.uint32)
-        kernels.count_shingles(texts, rows[crowded], counts)
-        keyed = in_parts(
-            crowded.size,
-            lambda start, stop: kernels.rare_shingles(
-                texts, rows[crowded[start:stop]], crowded[start:stop], counts, threshold
-            ),
+        kernels.count_shingles(texts, rows, counts)
+
+        def keyed(start: int, stop: int) -> Words:
+            return kernels.rare_shingles(texts, rows[start:stop], units[start:stop], counts, self._threshold)
+
+        return np.unique(self._met(np.concatenate(in_parts(units.size, keyed)), known))
+
+    def _met(self, packed: Words, known: Known) -> Words:
+        """Pairs that share a key, from words with the key in the upper and the unit in the lower 32 bits."""
+        from tollgate.gates import near_duplicates_kernels as kernels
+
+        packed.sort()
+        marks, least = self._sketches.marks, self._sketches.least
+        return kernels.pairs_in_buckets(
+            packed, marks, least, BUCKET, self._earlier, known.cluster, known.settled, self._crowded
         )
-        buckets.add(np.concatenate(keyed))
-    return buckets.pairs(), crowded
 
 
-def candidates_by_answer(
-    texts: Texts, rows: Integers, units: Integers, clusters: Integers, threshold: float, earlier: int = 0
+class _Merged:
+    """Pairs from several searches, each once."""
+
+    def __init__(self) -> None:
+        self._found: list[Words] = [np.empty(0, np.uint64)]
+
+    def add(self, pairs: Words) -> None:
+        self._found.append(pairs)
+        if sum(part.size for part in self._found[1:]) > self._found[0].size + _MANY_PAIRS:
+            self.pairs()
+
+    def pairs(self) -> Words:
+        """All pairs until now, sorted."""
+        self._found = [np.unique(np.concatenate(self._found))]
+        return self._found[0]
+
+
+def pairs_by_answer(
+    texts: Texts, rows: Integers, units: Integers, known: Known, threshold: float, earlier: int = 0
 ) -> Words:
     """Find pairs of units of the same cluster whose answers may be alike.
 
@@ -262,17 +285,16 @@ def candidates_by_answer(
         texts: The column of answers.
         rows: The text of each unit, from the best unit down.
         units: The units to pair, rising.
-        clusters: The cluster of each of ``units``.
+        known: What is known of all units.
         threshold: Least Jaccard similarity, above 0 and at most 1.
-        earlier: As in :func:`candidates`.
+        earlier: As in :class:`Search`.
 
     Returns:
         Pairs, sorted.
     """
-    sketches = sketch(texts, rows[units], threshold)
-    buckets = _Buckets(sketches, int(np.searchsorted(units, earlier)))
-    buckets.add_bands(sketches.keys, np.arange(units.size), clusters)
-    ones, others = split(buckets.pairs())
+    search = Search(texts, rows[units], threshold, int(np.searchsorted(units, earlier)))
+    cluster = known.cluster[units]
+    ones, others = split(search.by_band(Known(cluster, known.settled[units]), salt=cluster))
     return join(units[ones], units[others])
 
 

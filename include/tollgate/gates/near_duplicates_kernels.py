@@ -289,18 +289,29 @@ def _bigger(values: Words) -> Words:
 
 
 @njit(cache=True, nogil=True)
-def pairs_in_buckets(packed: Words, marks: Bytes, least: int, limit: int, earlier: int, crowded: Flags) -> Words:
+def pairs_in_buckets(
+    packed: Words,
+    marks: Bytes,
+    least: tuple[int, int],
+    limit: int,
+    earlier: int,
+    cluster: Integers,
+    settled: Flags,
+    crowded: Flags,
+) -> Words:
     """Pair the units that share a key, with bounded work for each.
 
     A unit meets every better unit of its bucket, as long as these are at most ``limit``. In a bucket with more it meets
-    the best one, the middle one and the one next to it, and the whole bucket is marked as crowded.
+    only the best one, and the whole bucket is marked as crowded.
 
     Args:
         packed: Sorted: a key in the upper 32 bits, a unit in the lower.
-        marks: Bytes of the units' signatures; pairs with fewer than ``least`` in common are passed over.
-        least: See ``marks``.
+        marks: Bytes of the units' signatures.
+        least: Pairs with fewer bytes in common are passed over; the second number holds in crowded buckets.
         limit: Most units that a unit of the bucket meets.
         earlier: If positive, only pairs of a unit below this number with one from it on.
+        cluster: A number for each unit, the same where verified pairs connect two.
+        settled: Units that are dropped already; pairs with a better unit of their cluster have nothing to tell.
         crowded: Written: whether a unit is in a bucket with more than ``limit`` to meet.
 
     Returns:
@@ -308,31 +319,37 @@ def pairs_in_buckets(packed: Words, marks: Bytes, least: int, limit: int, earlie
     """
     found, count, start = np.empty(1024, np.uint64), 0, 0
     while start < packed.size:
-        end, met = start + 1, np.int64((packed[start] & _LOW) < np.uint64(earlier))
-        while end < packed.size and packed[end] >> _WORD == packed[start] >> _WORD:
-            met += np.int64((packed[end] & _LOW) < np.uint64(earlier))
-            end += 1
-        most = met if earlier > 0 else end - start - 1
-        if earlier > 0 and met == end - start:
-            most = 0
-        if most > limit:
+        end, before = _bucket(packed, start, earlier)
+        first = start + before if earlier > 0 else start + 1
+        most = before if earlier > 0 else end - start - 1
+        if first < end and most > limit:
             for place in range(start, end):
                 crowded[packed[place] & _LOW] = True
-        if most > 0:
-            for place in range(start + (met if earlier > 0 else 1), end):
-                other = np.int64(packed[place] & _LOW)
-                better = met if earlier > 0 else place - start
-                tries = better if better <= limit else 3
-                for attempt in range(tries):
-                    step = attempt if better <= limit else attempt * (better - 1) // 2
-                    one = np.int64(packed[start + step] & _LOW)
-                    if one != other and _alike(marks, one, other, least):
-                        if count == found.size:
-                            found = _bigger(found)
-                        found[count] = (np.uint64(one) << _WORD) | np.uint64(other)
-                        count += 1
+        for place in range(first, end):
+            other = np.int64(packed[place] & _LOW)
+            better = before if earlier > 0 else place - start
+            many = better > limit
+            for step in range(1 if many else better):
+                one = np.int64(packed[start + step] & _LOW)
+                if one == other or (settled[other] and cluster[one] == cluster[other]):
+                    continue
+                if _alike(marks, one, other, least[1] if many else least[0]):
+                    if count == found.size:
+                        found = _bigger(found)
+                    found[count] = (np.uint64(one) << _WORD) | np.uint64(other)
+                    count += 1
         start = end
     return found[:count]
+
+
+@njit(cache=True, nogil=True)
+def _bucket(packed: Words, start: int, earlier: int) -> tuple[int, int]:
+    """Where the bucket that starts here ends, and how many of its units are below ``earlier``."""
+    end, before = start, 0
+    while end < packed.size and packed[end] >> _WORD == packed[start] >> _WORD:
+        before += int((packed[end] & _LOW) < np.uint64(earlier))
+        end += 1
+    return end, before
 
 
 @njit(cache=True, nogil=True)
