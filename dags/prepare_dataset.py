@@ -11,6 +11,7 @@ from typing import Any
 
 from airflow.sdk import Asset, Param, dag, get_current_context, task, teardown
 
+from runs.notes import note_version
 from runs.people import who
 from runs.policy import TASK_DEFAULTS
 
@@ -107,11 +108,12 @@ def prepare_dataset() -> None:
 
     @task(outlets=[DATASET], multiple_outputs=False)
     def write_version(stage: dict[str, Any], outlet_events: Any) -> dict[str, Any]:
-        """Write the immutable version and its records, and announce it."""
+        """Write the immutable version, its report and its records; announce it, and note where the report is."""
         from tollgate.gates import stages
 
         version = stages.write_version(stage)
         outlet_events[DATASET].extra = {"dataset": version["reference"]}
+        note_version(get_current_context(), version)
         return version
 
     @teardown

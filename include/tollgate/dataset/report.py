@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
 
+REPORT_PAGE = "report.html"
+"""Name of the page in a version's folder, beside ``report.json``."""
+
 _MOST_BARS = 14
 _MOST_SAMPLES = 8
 _TICKS = 6

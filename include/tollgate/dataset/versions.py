@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tollgate import __version__
 from tollgate.dataset import lifecycle
 from tollgate.dataset.locks import locked, sync
-from tollgate.dataset.report import render
+from tollgate.dataset.report import REPORT_PAGE, render
 from tollgate.dataset.schema import SPLITS, Split
 from tollgate.errors import BadInputError, Problem
 from tollgate.gates.text_buffers import buffers, text_column
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 
 COLUMNS = ("id", "messages", "category", "source", "quality_score", "cluster")
 """Columns of ``train.parquet``, ``validation.parquet`` and ``test.parquet``."""
-
-REPORT_PAGE = "report.html"
-"""The report as a page, beside ``report.json``."""
 
 _HASHED_ROWS = 65_536  # at a time; part of the content hash's definition
 
