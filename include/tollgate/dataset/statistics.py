@@ -65,10 +65,11 @@ def characters_of(role: str) -> pl.Expr:
 
 def histogram(scores: pl.Series) -> list[int]:
     """How many scores (0 to 1) fall into each of ten bins of equal width; 1 itself counts in the last."""
-    bins = [0] * _BINS
-    for score in scores:
-        bins[min(_BINS - 1, int(score * _BINS))] += 1
-    return bins
+    import numpy as np
+
+    # Scores have three decimals at least: half of the last one keeps 0.7 in the bin that begins there.
+    places = (scores.to_numpy().astype(np.float64) + 5e-5) * _BINS
+    return np.bincount(np.clip(places.astype(np.int64), 0, _BINS - 1), minlength=_BINS).tolist()
 
 
 def _distribution(values: pl.Series) -> dict[str, float]:

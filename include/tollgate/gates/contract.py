@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -70,6 +70,14 @@ class Check(BaseModel):
     column: str = Field(description="The metric that it is about.")
     passed: bool
     observed: str = Field(description="The metric's value.")
+
+
+class Judge(Protocol):
+    """Whoever can say what :func:`judge` says."""
+
+    def __call__(self, measured: Mapping[str, float], terms: Terms, docs: Path | None = None) -> Judgement:
+        """Judge a dataset."""
+        ...
 
 
 class Judgement(BaseModel):
@@ -159,6 +167,16 @@ def judge(measured: Mapping[str, float], terms: Terms, docs: Path | None = None)
         definition = gx.ValidationDefinition(name="contract", data=batch, suite=suite)
         checks = _run(context, context.validation_definitions.add(definition), pd.DataFrame([measured]), docs, measured)
     return Judgement(passed=all(check.passed for check in checks), checks=checks, metrics=dict(measured))
+
+
+def prepare_judge() -> None:
+    """Import what :func:`judge` needs."""
+    with _quiet():
+        import great_expectations
+        import pandas
+
+        _between("rows", "imports the expectation", low=0)
+    _ = (great_expectations, pandas)
 
 
 def _expectations(measured: Mapping[str, float], terms: Terms) -> list[Expectation]:

@@ -13,14 +13,17 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tollgate.dataset import readers, statistics, versions
 from tollgate.dataset.schema import SPLITS, Split
 from tollgate.dataset.versions import DatasetVersion, Source
-from tollgate.gates import workfolder
+from tollgate.gates import contract, workfolder
 from tollgate.gates.gate_settings import GateSettings
+from tollgate.gates.judging import judge_process
 from tollgate.gates.results import STAGES, Stage, StageResult, summarise
 from tollgate.gates.steps.contamination import check_contamination
 from tollgate.gates.steps.contract import check_contract
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = [
     "STEPS",
     "Progress",
+    "Step",
     "check_contamination",
     "check_contract",
     "drop_duplicates",
@@ -48,10 +52,15 @@ __all__ = [
     "write_version",
 ]
 
+_LARGE = 16 << 20  # bytes of a source that takes longer to read than the judge takes to get ready
+
 Progress = Callable[[Stage, StageResult | None], None]
 """Called with a step's name when it begins, and again with its result when it has ended."""
 
-STEPS: dict[Stage, Callable[[Path, GateSettings], StageResult]] = {
+Step = Callable[[Path, GateSettings], StageResult]
+"""A step over a run's work folder."""
+
+STEPS: dict[Stage, Step] = {
     "personal_data": mask_personal_data,
     "duplicates": drop_duplicates,
     "quality": score_quality,
@@ -94,6 +103,10 @@ def write_version(name: str, workdir: Path, settings: GateSettings, root: Path |
     )
 
 
+def _judge(source: Path) -> AbstractContextManager[contract.Judge]:
+    return judge_process() if source.stat().st_size >= _LARGE else nullcontext(contract.judge)
+
+
 def _parts(workdir: Path) -> dict[Split, pl.DataFrame]:
     """The rows of each part, with the columns of a version."""
     import polars as pl
@@ -102,12 +115,14 @@ def _parts(workdir: Path) -> dict[Split, pl.DataFrame]:
     from tollgate.dataset.schema import ROW_SCHEMA
 
     columns = workfolder.read_columns(workdir, "split")
+    names = ["messages", "category", "source"]
+    schema = pa.schema([ROW_SCHEMA.field(name) for name in names])
     columns = columns.with_columns(pl.col("quality_score").cast(pl.Float64).round(3))
     parts: dict[Split, pl.DataFrame] = {}
     for part in SPLITS:
         chosen = columns.filter(columns["part"] == part)
-        batches = workfolder.read_places(workdir, chosen["place"].to_numpy())
-        texts = pl.DataFrame(pa.Table.from_batches(batches, ROW_SCHEMA)).drop("declared", "line")
+        batches = workfolder.read_places(workdir, chosen["place"].to_numpy(), names)
+        texts = pl.DataFrame(pa.Table.from_batches(batches, schema))
         parts[part] = chosen.hstack(texts.get_columns()).select(versions.COLUMNS)
     return parts
 
@@ -141,11 +156,12 @@ def prepare(
     tell: Progress = progress or (lambda _stage, _result: None)
     folder = root or process_settings().datasets
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".preparing-", dir=folder) as temporary:
+    with tempfile.TemporaryDirectory(prefix=".preparing-", dir=folder) as temporary, _judge(source) as judge:
         workdir = Path(temporary)
         tell("ingest", None)
         tell("ingest", ingest(source.absolute(), workdir, chosen, root))
-        for stage, step in STEPS.items():
+        steps: dict[Stage, Step] = {**STEPS, "contract": partial(check_contract, judge=judge)}
+        for stage, step in steps.items():
             tell(stage, None)
             tell(stage, step(workdir, chosen))
         return write_version(name, workdir, chosen, root)

@@ -8,7 +8,7 @@ twice in a run, however many steps look at them, and are read by mapping the fil
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,13 +86,16 @@ def read_rows(workdir: Path, stage: Stage) -> list[pa.RecordBatch]:
     return [reader.get_batch(number) for number in range(reader.num_record_batches)]
 
 
-def read_places(workdir: Path, places: npt.NDArray[np.int64]) -> Iterator[pa.RecordBatch]:
-    """The rows of ``personal_data`` at some places, which rise."""
+def read_places(
+    workdir: Path, places: npt.NDArray[np.int64], columns: Sequence[str] = ("messages",)
+) -> Iterator[pa.RecordBatch]:
+    """Some columns of the rows of ``personal_data`` at some places, which rise."""
     import numpy as np
     import pyarrow as pa
 
     start = 0
-    for batch in read_rows(workdir, "personal_data"):
+    for whole in read_rows(workdir, "personal_data"):
+        batch = whole.select(list(columns))
         first, last = np.searchsorted(places, (start, start + batch.num_rows))
         if last - first == batch.num_rows:
             yield batch

@@ -7,12 +7,14 @@ may be the very file that was given.
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tollgate.dataset import test_sets
+from tollgate.dataset.schema import SPLITS
 from tollgate.dataset.turns import sides
 from tollgate.gates import contamination, quality, workfolder
 from tollgate.gates.gate_settings import GateSettings
@@ -33,14 +35,12 @@ def check_contamination(workdir: Path, settings: GateSettings) -> StageResult:
     places = rows["place"].to_numpy()
     asked, answered = _sides(workdir, places, settings)
     hits = contamination.find(asked, answered, read_tests(settings), settings.duplicate_threshold)
-    lines, training = _training(workdir, places, settings)
-    taken = np.intersect1d(hits.row, np.flatnonzero(training))
+    met = np.unique(hits.row)
+    taken = met[_trained_on(workdir, places, settings)[met]]
     drop = settings.contamination == "drop"
     kept = rows[np.delete(np.arange(rows.height), taken)] if drop else rows
     workfolder.write_columns(workdir, "contamination", kept)
-    names = dict.fromkeys(settings.contamination_tests, 0)
-    for name in hits.test:
-        names[name] += 1
+    by_test = Counter(hits.test)
     return workfolder.finish(
         workdir,
         StageResult(
@@ -50,9 +50,9 @@ def check_contamination(workdir: Path, settings: GateSettings) -> StageResult:
             dropped={"contamination": len(taken)} if drop and len(taken) else {},
             details={
                 "found": {"contamination": len(taken)} if len(taken) else {},
-                "by_test": names,
-                "held_out": len(set(hits.row.tolist())) - len(taken),
-                "samples": _samples(hits, lines, asked, settings),
+                "by_test": {path: by_test[path] for path in settings.contamination_tests},
+                "held_out": len(met) - len(taken),
+                "samples": _samples(hits, workdir, places, asked, settings),
             },
         ),
     )
@@ -67,27 +67,32 @@ def _sides(workdir: Path, places: Integers, settings: GateSettings) -> tuple[pa.
     return sides(workfolder.read_places(workdir, places) if settings.contamination_tests else (), quality.TURN)
 
 
-def _training(workdir: Path, places: Integers, settings: GateSettings) -> tuple[Integers, npt.NDArray[np.bool_]]:
-    """Lines of the rows, and which of them may be trained on."""
-    found = columns.metadata(workdir, places)
-    declared = found["declared"]
-    training = (
-        (declared == "train").to_numpy() if columns.are_honoured(declared, settings) else np.ones(len(places), bool)
-    )
-    return found["line"].to_numpy(), training
+def _trained_on(workdir: Path, places: Integers, settings: GateSettings) -> npt.NDArray[np.bool_]:
+    """Whether each row may be trained on."""
+    declared = columns.metadata(workdir, places, ("declared",))["declared"]
+    if columns.are_honoured(declared, settings):
+        return (declared == SPLITS[0]).to_numpy()
+    return np.ones(len(places), np.bool_)
 
 
 def _samples(
-    hits: contamination.Hits, lines: Integers, asked: pa.LargeStringArray, settings: GateSettings
+    hits: contamination.Hits, workdir: Path, places: Integers, asked: pa.LargeStringArray, settings: GateSettings
 ) -> list[dict[str, Any]]:
-    found = zip(hits.row[:SAMPLES].tolist(), hits.test, hits.kind, hits.overlap.tolist(), strict=False)
+    rows, tests, kinds, overlaps = hits.row[:SAMPLES], hits.test, hits.kind, hits.overlap.tolist()
+    line = dict(zip(rows.tolist(), _lines(workdir, places[rows]), strict=True))
     return [
         {
-            "line": int(lines[row]),
-            "test": name,
+            "line": line[row],
+            "test": test,
             "kind": kind,
             "overlap": round(overlap, 3),
             "text": preview(asked[row].as_py(), settings),
         }
-        for row, name, kind, overlap in found
+        for row, test, kind, overlap in zip(rows.tolist(), tests, kinds, overlaps, strict=False)
     ]
+
+
+def _lines(workdir: Path, places: Integers) -> list[int]:
+    """Lines of rows at places that may repeat."""
+    distinct, which = np.unique(places, return_inverse=True)
+    return columns.metadata(workdir, distinct, ("line",))["line"].to_numpy()[which].tolist()

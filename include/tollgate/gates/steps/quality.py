@@ -80,7 +80,7 @@ def _parts(rows: pl.DataFrame) -> pl.DataFrame:
 
 def _samples(workdir: Path, rows: pl.DataFrame, reason: str, settings: GateSettings) -> list[dict[str, Any]]:
     chosen = rows.filter(rows["reason"] == reason).head(SAMPLES)
-    batches = list(workfolder.read_places(workdir, chosen["place"].to_numpy()))
+    batches = list(workfolder.read_places(workdir, chosen["place"].to_numpy(), ("line", "messages")))
     lines = [line for batch in batches for line in batch.column("line").to_pylist()]
     asked = sides(batches, "\n")[0].to_pylist()
     samples = []

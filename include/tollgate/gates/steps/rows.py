@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,15 +15,15 @@ if TYPE_CHECKING:
     import polars as pl
 
 
-def metadata(workdir: Path, places: npt.NDArray[np.int64]) -> pl.DataFrame:
-    """Line, category, source and declared part of the rows at some places, which rise."""
+def metadata(workdir: Path, places: npt.NDArray[np.int64], names: Sequence[str]) -> pl.DataFrame:
+    """Columns but for the messages (``line``, ``category``, ``source``, ``declared``) at some places, which rise."""
     import polars as pl
     import pyarrow as pa
 
     from tollgate.dataset.schema import ROW_SCHEMA
 
-    table = pa.Table.from_batches(workfolder.read_places(workdir, places), ROW_SCHEMA)
-    return pl.DataFrame(table.select(["line", "category", "source", "declared"]))
+    schema = pa.schema([ROW_SCHEMA.field(name) for name in names])
+    return pl.DataFrame(pa.Table.from_batches(workfolder.read_places(workdir, places, names), schema))
 
 
 def are_honoured(declared: pl.Series, settings: GateSettings) -> bool:

@@ -30,7 +30,7 @@ def split_rows(workdir: Path, settings: GateSettings) -> StageResult:
     keys = [np.empty(0, np.uint64)]
     keys += [identity.keys(take_apart(batch.column("messages"))) for batch in workfolder.read_places(workdir, places)]
     numbers = np.concatenate(keys)
-    found = columns.metadata(workdir, places)
+    found = columns.metadata(workdir, places, ("category", "declared"))
     honoured = columns.are_honoured(found["declared"], settings)
     clusters = rows["cluster"].to_numpy()
     if honoured:
