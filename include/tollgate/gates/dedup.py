@@ -269,6 +269,7 @@ class _Alike:
         self._pairs: Words = np.empty(0, np.uint64)
         self._similarity: Reals = np.empty(0, np.float64)
         self._repeats: Flags = np.empty(0, np.bool_)
+        self._seen: Words = np.empty(0, np.uint64)
 
     @classmethod
     def search(cls, rows: _Rows, units: _Units, threshold: float, earlier: int = 0) -> _Alike:
@@ -333,7 +334,9 @@ class _Alike:
 
     def _verify(self, pairs: Words) -> int:
         """Take in those of the pairs that are new and whose questions are alike, and return how many were."""
-        pairs = np.setdiff1d(pairs, self._pairs, assume_unique=True)
+        if self._seen.size:
+            pairs = np.setdiff1d(pairs, self._seen, assume_unique=True)
+        self._seen = np.concatenate([self._seen, pairs])
         row = self._units.row
         ones, others = near_duplicates.split(pairs)
         similarity = near_duplicates.similarities(self._rows.questions, row[ones], row[others])
