@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from tollgate.dataset import gate_commands, order_form_commands
-from tollgate.dataset.console import AsJson, errors, print_json
+from tollgate.dataset.console import AsJson, errors, output, print_json
 from tollgate.errors import BadInputError, Problem
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def prepare(
             report = str(version.folder / REPORT_PAGE)
             print_json({"ok": True, "created": version.created, "report": report, **displays.summary(version)})
         else:
-            Console().print(
+            output().print(
                 displays.steps_table(steps), displays.prepared(version), sep="\n", soft_wrap=True, highlight=False
             )
 
@@ -74,7 +74,7 @@ def log(name: Annotated[str, typer.Argument(help="Name of the dataset.")], as_js
             listed = [displays.logged(version, history) for version in reversed(found)]
             print_json({"ok": True, "name": name, "versions": listed})
         else:
-            Console().print(
+            output().print(
                 displays.log_table(found, history), *displays.lineage(found, history), sep="\n", soft_wrap=True
             )
 
@@ -96,7 +96,7 @@ def diff(
         if as_json:
             print_json({"ok": True, **found.model_dump(mode="json")})
         else:
-            Console().print(*displays.difference(found), sep="\n", soft_wrap=True, highlight=False)
+            output().print(*displays.difference(found), sep="\n", soft_wrap=True)
 
 
 @app.command()
@@ -180,7 +180,7 @@ def export(
         if as_json:
             print_json({"ok": True, "written": written})
         else:
-            Console().print("\n".join(written), soft_wrap=True, highlight=False)
+            output().print("\n".join(written), soft_wrap=True)
 
 
 @app.command()
@@ -207,7 +207,7 @@ def report(
         if as_json:
             print_json({"ok": True, "version": version.reference, "page": str(page)})
         else:
-            Console().print(str(page), soft_wrap=True, highlight=False)
+            output().print(str(page), soft_wrap=True)
 
 
 @app.command()
@@ -221,7 +221,7 @@ def stats(reference: Reference, as_json: AsJson = False) -> None:
         if as_json:
             print_json({"ok": True, **displays.summary(version), "statistics": held["statistics"]})
         else:
-            Console().print(*displays.statistics_tables(version, held["statistics"]), sep="\n")
+            output().print(*displays.statistics_tables(version, held["statistics"]), sep="\n")
 
 
 for _command in (gate_commands.pii, gate_commands.duplicates, gate_commands.toxicity, gate_commands.quality):
@@ -264,7 +264,7 @@ def _say(version: DatasetVersion, now: Standing, as_json: bool) -> None:
         return
     tags = f", tags: {', '.join(now.tags)}" if now.tags else ""
     why = f" ({now.reason})" if now.reason else ""
-    Console().print(f"{version.reference} is {now.state}{why}{tags}", markup=False, highlight=False, soft_wrap=True)
+    output().print(f"{version.reference} is {now.state}{why}{tags}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _who(by: str | None) -> str:

@@ -17,6 +17,13 @@ from tollgate.errors import TollgateError
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object; progress goes to standard error.")]
 
 _LINES_AT_ONCE = 1_000
+_WIDE = 160
+
+
+def output() -> Console:
+    """Standard output; as wide as the terminal, and wide where it is none, so that a file's tables are not squeezed."""
+    console = Console(soft_wrap=False, highlight=False)
+    return console if console.is_terminal else Console(width=_WIDE, highlight=False)
 
 
 @contextmanager

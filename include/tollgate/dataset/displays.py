@@ -49,10 +49,9 @@ def shown_on(console: Console, update: Any, steps: list[Step]) -> Progress:
 
 def steps_table(steps: list[Step]) -> Table:
     """The closing table of a run: what each gate took and masked, and how long it took."""
-    names = ("gate · 게이트", "rows in", "kept", "taken out", "masked", "seconds")
-    table = Table(
-        *(Column(name, justify="left" if name in {names[0], "taken out", "masked"} else "right") for name in names)
-    )
+    left = ("gate · 게이트", "taken out", "masked")
+    names = (left[0], "rows in", "kept", *left[1:], "seconds")
+    table = Table(*(Column(name, justify="left" if name in left else "right", no_wrap=True) for name in names))
     for step in steps:
         if step.result is None:
             continue
@@ -96,8 +95,8 @@ def logged(version: DatasetVersion, history: History) -> dict[str, Any]:
 
 def log_table(found: list[DatasetVersion], history: History) -> Table:
     """The versions of a dataset, the newest first."""
-    columns = ("state", "tags", "written (UTC)", "train", "validation", "test", "dropped", "quality", "content")
-    table = Table(Column("version", no_wrap=True, min_width=max(len(version.reference) for version in found)), *columns)
+    names = ("version", "state", "tags", "written (UTC)", "train / validation / test", "dropped", "quality")
+    table = Table(*(Column(name, no_wrap=name in {"version", "state", "written (UTC)"}) for name in names))
     for version in reversed(found):
         manifest, now = version.manifest, history.standing(version.number)
         counts = manifest.counts
@@ -106,10 +105,9 @@ def log_table(found: list[DatasetVersion], history: History) -> Table:
             now.state,
             ", ".join(now.tags),
             f"{manifest.created_at:%Y-%m-%d %H:%M}",
-            *(f"{rows:,}" for rows in version.rows.values()),
+            " / ".join(f"{rows:,}" for rows in version.rows.values()),
             f"{sum(counts.get('dropped', {}).values()) + counts.get('quarantined', 0):,}",
             "-" if manifest.quality_score is None else f"{manifest.quality_score:.3f}",
-            manifest.content_hash[:12],
         )
     return table
 
@@ -120,7 +118,8 @@ def lineage(found: list[DatasetVersion], history: History) -> list[str]:
     before: dict[str, Any] | None = None
     for version in found:
         manifest = version.manifest
-        block = [f"[bold]{version.reference}[/]" + (f" after {manifest.parent}" if manifest.parent else "")]
+        after = f" after {manifest.parent}" if manifest.parent else ""
+        block = [f"[bold]{version.reference}[/]{after}  content {manifest.content_hash[:12]}"]
         block += [f"  from {escape(source.path)}  sha256 {source.sha256[:12]}" for source in manifest.sources]
         if before is not None:
             block += [

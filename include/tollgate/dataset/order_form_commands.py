@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tollgate.dataset.console import AsJson, errors, print_json
+from tollgate.dataset.console import AsJson, errors, output, print_json
 from tollgate.errors import BadInputError, GateRefusedError, Problem
 
 if TYPE_CHECKING:
@@ -46,12 +45,15 @@ def check(
 
         chosen = order_forms.read(form) if form else order_forms.example()
         coverage = order_forms.check(chosen, _dialogues(file))
+        if not coverage.dialogues:
+            found = f"{coverage.unreadable} rows, all unreadable"
+            raise BadInputError("The file holds no dialogue", [Problem(str(file), found, "at least one dialogue")])
         missing = coverage.missing
         if as_json:
             items = [{**item.model_dump(), "covered": item.covered} for item in coverage.items]
             print_json({**coverage.model_dump(), "ok": not missing, "items": items})
         else:
-            Console().print(_checklist(coverage), soft_wrap=True, highlight=False)
+            output().print(_checklist(coverage), soft_wrap=True)
         if missing:
             if as_json:
                 raise typer.Exit(GateRefusedError.exit_status)
@@ -84,7 +86,7 @@ def augment(
         if as_json:
             print_json({"ok": True, "target": str(target), **done.model_dump(mode="json")})
         else:
-            Console().print(_summary(target, done.model_dump()), soft_wrap=True, highlight=False)
+            output().print(_summary(target, done.model_dump()), soft_wrap=True)
 
 
 def _dialogues(path: Path) -> Iterator[Example | None]:

@@ -12,10 +12,12 @@ import pytest
 from tests.unit.dataset.test_order_forms import dialogue
 
 from tollgate.dataset import augmentation, readers
-from tollgate.dataset.augmentation import KINDS, augment, final_sound
+from tollgate.dataset.augmentation import KINDS, Kind, augment, final_sound
 from tollgate.dataset.schema import Example
 from tollgate.errors import BadInputError
 
+NAMES: tuple[Kind, ...] = ("names",)
+DATES: tuple[Kind, ...] = ("dates",)
 ORDER = dialogue(
     "안녕하세요, 저는 김민수입니다. 5월 3일 저녁 7시 반에 서울 강남구 테헤란로 152로 보내 주세요.",
     "김민수님, 2025년 5월 3일에 보내겠습니다. "
@@ -82,7 +84,7 @@ def test_times_are_reworded_and_stay_the_same_time() -> None:
 
 @pytest.mark.parametrize("text", ["버전 3.15와 1/2", "13월 45일", "02-123-4567번", "2025-02-30", "저녁 25시"])
 def test_what_is_no_date_stays(text: str) -> None:
-    assert augment(dialogue(text, "네"), ("dates",), 0, 1) is None
+    assert augment(dialogue(text, "네"), DATES, 0, 1) is None
 
 
 def test_only_what_is_asked_for_is_changed() -> None:
@@ -135,7 +137,7 @@ def test_a_run_is_recorded_and_repeats_itself(source: Path, tmp_path: Path) -> N
 def test_declared_parts_are_kept(source: Path, tmp_path: Path) -> None:
     first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
     augmentation.write(source, first, KINDS, 1, seed=5)
-    again = augmentation.write(first, second, ("names",), 1, seed=9)
+    again = augmentation.write(first, second, NAMES, 1, seed=9)
     held_out = [[row for row in _rows(path) if row["metadata"]["split"] != "train"] for path in (first, second)]
     assert held_out[0] == held_out[1]
     assert again.originals == len(_rows(first))
