@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tollgate.dataset.layouts import (
     DEFAULT_MAPPING,
     FieldMapping,
-    Row,
     RowError,
     label_of,
     text_of,
@@ -31,6 +30,10 @@ _CHUNK_ROWS = 2048  # rows whose texts are Python strings at a time
 _CHUNK_CHARACTERS = 2 << 20
 _BATCH_BYTES = 32 << 20
 _LABELS_KEPT = 65_536
+_PARTS = (None, *SPLITS)
+
+# What a Row holds, and how many characters its texts have; a plain tuple, for there are millions of them.
+_Parts = tuple[tuple[str, ...], list[str], str | None, str | None, str | None, int]
 
 
 class Unreadable(NamedTuple):
@@ -104,36 +107,37 @@ def _chunk(rows: Iterator[tuple[int, object]], mapping: FieldMapping, labels: _L
     return chunk
 
 
-def _any_row(value: object, mapping: FieldMapping) -> Row:
+def _any_row(value: object, mapping: FieldMapping) -> _Parts:
     if isinstance(value, Unreadable):
         raise RowError("", value.reason)
-    return to_row(value, mapping)
+    row = to_row(value, mapping)
+    return (*row, sum(map(len, row.contents)))
 
 
-def _common_row(value: Any, labels: _Labels) -> Row | None:
+def _common_row(value: Any, labels: _Labels) -> _Parts | None:
     """The row if it is of the common shape and nothing is wrong with it but perhaps its texts; else nothing."""
     try:
         turns = value["messages"]
         roles = tuple([turn["role"] for turn in turns])
         contents = [turn["content"] for turn in turns]
-        "".join(contents)  # refuses all but text
         if (
-            type(value) is not dict
+            turn_problem(roles) is not None
+            or sum(map(len, turns)) != 2 * len(turns)
+            or type(value) is not dict
             or type(turns) is not list
             or len(value) != 1 + ("metadata" in value)
-            or sum(map(len, turns)) != 2 * len(turns)
-            or turn_problem(roles) is not None
         ):
             return None
+        size = sum(map(len, contents))
         metadata = value.get("metadata")
         if metadata is None:
-            return Row(roles, contents, None, None, None)
+            return roles, contents, None, None, None, size
         if type(metadata) is not dict:
             return None
-        declared = labels[metadata.get("split")]
-        if declared is not None and declared not in SPLITS:
+        declared = metadata.get("split")
+        if declared is not None and (declared := labels[declared]) not in _PARTS:
             return None
-        return Row(roles, contents, labels[metadata.get("category")], labels[metadata.get("source")], declared)
+        return roles, contents, labels[metadata.get("category")], labels[metadata.get("source")], declared, size
     except (KeyError, TypeError, RowError):
         return None
 
@@ -149,17 +153,21 @@ class _Chunk:
     turns: list[int] = field(default_factory=list)
     roles: list[str] = field(default_factory=list)
     contents: list[str] = field(default_factory=list)
-    labels: list[tuple[str | None, str | None, str | None]] = field(default_factory=list)
+    categories: list[str | None] = field(default_factory=list)
+    sources: list[str | None] = field(default_factory=list)
+    declared: list[str | None] = field(default_factory=list)
 
-    def add(self, line: int, row: Row) -> None:
+    def add(self, line: int, row: _Parts) -> None:
         """Append a row whose texts may still be wrong."""
-        roles, contents, *labels = row
+        roles, contents, category, source, declared, characters = row
         self.lines.append(line)
         self.turns.append(len(roles))
         self.roles += roles
         self.contents += contents
-        self.labels.append((labels[0], labels[1], labels[2]))
-        self.characters += sum(map(len, contents))
+        self.categories.append(category)
+        self.sources.append(source)
+        self.declared.append(declared)
+        self.characters += characters
 
     def to_arrow(self) -> pa.RecordBatch:
         """The rows as one batch, without those whose texts are wrong: they become problems."""
@@ -169,35 +177,35 @@ class _Chunk:
 
         contents = _text_array(self.contents)
         if contents is None:
-            self._check_texts()
-            contents = pa.array(self.contents, pa.string())
+            good = self._checked()
+            return good.to_arrow()
         offsets = pa.array(list(accumulate(self.turns, initial=0)), pa.int32())
         kind = ROW_SCHEMA.field("messages").type
         turns = pa.StructArray.from_arrays([pa.array(self.roles, pa.string()), contents], fields=list(kind.value_type))
-        labels = zip(*self.labels, strict=True) if self.labels else ((), (), ())
         columns = [
             pa.array(self.lines, pa.int64()),
             pa.ListArray.from_arrays(offsets, turns, type=kind),
-            *(pa.array(column, pa.string()) for column in labels),
+            *(pa.array(labels, pa.string()) for labels in (self.categories, self.sources, self.declared)),
         ]
         return pa.RecordBatch.from_arrays(columns, schema=ROW_SCHEMA)
 
-    def _check_texts(self) -> None:
-        """Look at every text by itself, and take out the rows that hold a wrong one."""
-        checked = _Chunk(problems=self.problems)
+    def _checked(self) -> _Chunk:
+        """The rows whose texts are right, each text looked at by itself; the others are added to the problems."""
+        good = _Chunk()
         end = 0
-        for line, count, labels in zip(self.lines, self.turns, self.labels, strict=True):
-            begin, end = end, end + count
+        for row, turns in enumerate(self.turns):
+            begin, end = end, end + turns
             try:
                 texts = [
                     text_of(text, f"messages[{turn}].content") for turn, text in enumerate(self.contents[begin:end])
                 ]
             except RowError as error:
-                checked.problems.append(RowProblem(line=line, field=error.field, reason=error.reason))
+                problem = RowProblem(line=self.lines[row], field=error.field, reason=error.reason)
+                self.problems.append(problem)
             else:
-                checked.add(line, Row(tuple(self.roles[begin:end]), texts, *labels))
-        self.lines, self.turns, self.labels = checked.lines, checked.turns, checked.labels
-        self.roles, self.contents = checked.roles, checked.contents
+                labels = self.categories[row], self.sources[row], self.declared[row]
+                good.add(self.lines[row], (tuple(self.roles[begin:end]), texts, *labels, 0))
+        return good
 
 
 def _text_array(texts: list[str]) -> pa.StringArray | None:
@@ -209,12 +217,12 @@ def _text_array(texts: list[str]) -> pa.StringArray | None:
     import numpy as np
     import pyarrow as pa
 
-    joined = "\0".join(texts)
-    if not all(texts) or any(map(str.isspace, texts)) or not unicodedata.is_normalized("NFC", joined):
-        return None
     try:
+        joined = "\0".join(texts)
         encoded = joined.encode()
-    except UnicodeEncodeError:
+    except (TypeError, UnicodeEncodeError):
+        return None
+    if not all(texts) or any(map(str.isspace, texts)) or not unicodedata.is_normalized("NFC", joined):
         return None
     (marks,) = np.nonzero(np.frombuffer(encoded, np.uint8) == 0)
     if len(marks) != max(len(texts) - 1, 0):

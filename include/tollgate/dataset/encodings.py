@@ -19,7 +19,7 @@ STRAY = "tollgate.stray"
 """Name of the error handler that puts U+DCFF for each byte that the encoding can't read; no text can hold it."""
 
 _ESCAPE = "\udcff"
-_BLOCK = 1 << 20
+_BLOCK = 256 << 10
 _HANGUL = re.compile("[가-힣]")
 _NOT_ASCII = re.compile("[^\x00-\x7f]")
 
@@ -71,7 +71,7 @@ def open_bytes(path: Path) -> IO[bytes]:
     return io.BufferedReader(_Decompressed(path, compression), _BLOCK) if compression else path.open("rb")
 
 
-def utf8_blocks(path: Path, encoding: str, size: int = 4 * _BLOCK) -> Iterator[bytes]:
+def utf8_blocks(path: Path, encoding: str, size: int = 16 * _BLOCK) -> Iterator[bytes]:
     """A text file's content as UTF-8 without a byte order mark, in blocks that may end within a character.
 
     Bytes that the encoding can't read come out as bytes that UTF-8 can't read.
