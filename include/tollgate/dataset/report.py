@@ -71,7 +71,7 @@ def _page(report: Values) -> dict[str, Any]:
         "personal_data": _personal_data(stages.get("personal_data")),
         "duplicates": _duplicates(stages.get("duplicates")),
         "quality": _quality(stages.get("quality"), settings),
-        "contamination": _contamination(stages.get("contamination")),
+        "contamination": _contamination(stages.get("contamination"), stages.get("ingest")),
         "others": [_other(stage) for name, stage in stages.items() if name not in _SECTIONS],
         "contents": _contents(statistics),
         "lengths": lengths,
@@ -234,9 +234,10 @@ def _score_chart(name: str, counts: Sequence[int], threshold: float | None, *, t
     return charts.bars(columns, ticks, marker=line, label=words(name).en)
 
 
-def _contamination(stage: Values | None) -> dict[str, Any] | None:
+def _contamination(stage: Values | None, ingested: Values | None) -> dict[str, Any] | None:
     if stage is None:
         return None
+    tests = ingested["details"].get("tests", []) if ingested else []
     details = stage["details"]
     samples = [
         {
@@ -248,7 +249,7 @@ def _contamination(stage: Values | None) -> dict[str, Any] | None:
         }
         for sample in details.get("samples", [])[:_MOST_SAMPLES]
     ]
-    return {"found": _bars(details.get("found") or stage["dropped"]), "samples": samples}
+    return {"found": _bars(details.get("found") or stage["dropped"]), "samples": samples, "tests": tests}
 
 
 def _other(stage: Values) -> dict[str, Any]:

@@ -142,6 +142,10 @@ TEXTS = {
         "test_set": ("시험 데이터", "Test set"),
         "overlap": ("겹침", "Overlap"),
         "ngram": ("n-그램", "n-gram"),
+        "no_test_sets": (
+            "비교할 시험 데이터를 설정하지 않았습니다 (contamination_tests).",
+            "The settings name no test set to compare with (contamination_tests).",
+        ),
         "no_contamination": ("시험 데이터와 겹치는 행이 없습니다.", "No row overlaps a test set."),
         "contents": ("버전의 내용", "What is in the version"),
         "train": ("학습", "training"),

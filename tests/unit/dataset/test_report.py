@@ -170,6 +170,16 @@ def test_both_languages_say_everything() -> None:
     assert {"Personal data", "near-duplicate", "Contract not met", "at least 10 rows"} <= set(page.texts["en"])
 
 
+def test_no_overlap_is_only_claimed_where_test_sets_were_compared() -> None:
+    ingested = _stage("ingest", 5, 5, details={})
+    stages = [ingested, _stage("contamination", 5, 5)]
+    assert "No row overlaps" not in report.render({"name": "calls", "stages": stages})
+    ingested["details"]["tests"] = [{"path": "/data/cases.jsonl", "sha256": "ef" * 32, "size": 1}]
+    page = report.render({"name": "calls", "stages": stages})
+    assert "No row overlaps" in page
+    assert "/data/cases.jsonl" in page
+
+
 def test_every_gate_has_its_name_in_both_languages() -> None:
     assert set(STAGES) <= set(report_texts.TEXTS)
     korean = [words.ko for words in report_texts.TEXTS.values()]
