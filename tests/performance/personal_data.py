@@ -437,7 +437,10 @@ def _presidio(examples: Iterable[Labelled]) -> dict[str, float]:
 
 
 def _recognizers() -> list[Any]:
+    import tldextract
     from presidio_analyzer import predefined_recognizers as known
+
+    tldextract.extract = tldextract.TLDExtract(suffix_list_urls=())  # the e-mail recognizer would ask the network
 
     wanted = (
         "KrRrnRecognizer", "KrFrnRecognizer", "KrPassportRecognizer", "KrDriverLicenseRecognizer", "KrBrnRecognizer",

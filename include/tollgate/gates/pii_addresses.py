@@ -37,7 +37,7 @@ _UNITS = (
     r"(?![0-9A-Za-z%㎞㎡㎏]|[-.,:~][0-9]|"
     r" ?(?:km|킬로|키로|㎞|미터|m(?![a-z])|차선|차로|번 ?출구|터널|톨게이트|나들목|분기점)|"
     r"번(?!지)|시|분|초|년|월|원|만 ?[원명개건대톤평달]|천|억|명|개|대|회|건|배|위|호선|호기|차|퍼|여|톤|곳|군데|"
-    r"주(?!소)|살|세|급|단계|종|등|쪽|페이지|조|항|달러|평|층짜리|선|학년|반|인(?!데)|일(?!까|대)|점|팀|칸|마리|그램|리터|가구)"
+    r"주(?!소)|살|세|급|단계|종|등|쪽|페이지|조|항|달러|평|층짜리|선|학년|반|인(?!데)|일(?!까|대)|점|팀|칸|마리|그램|리터|가구|공구)"
 )
 _BEGIN = rf"(?:(?<![가-힣])|(?<=[가는은이를에])(?={_PROVINCE}))"
 _HOUSE = r"[0-9]{1,4}(?:-[0-9]{1,4})?"
@@ -51,7 +51,8 @@ _HOMES = (
 _HOME = rf"(?:[0-9A-Za-z가-힣]{{0,14}}(?:{_HOMES})(?: ?[0-9A-Za-z]{{1,2}}(?:단지|차|관))?)"
 _DETAIL = (
     rf"(?:,? ?{_HOME}(?=[ ,0-9(]))?(?:,? ?[0-9A-Z]{{1,4}}동(?![가-힣]))?(?:,? ?(?:지하 ?|B)?[0-9]{{1,3}}층)?"
-    r"(?P<flat>,? ?(?:지하 ?|B)?[0-9]{1,5}호(?!선|기|차|봉))?(?: ?\([가-힣A-Za-z0-9,. ]{2,30}\))?"
+    r"(?P<flat>,? ?(?:지하 ?|B)?[0-9]{1,5}호(?!선|기|차|봉)|,? [0-9]{2,4}-[0-9]{3,4}호?(?![0-9-]))?"
+    r"(?: ?\([가-힣A-Za-z0-9,. ]{2,30}\))?"
 )
 _BY_ROAD = re.compile(
     rf"{_BEGIN}(?P<region>{_REGION})?"
@@ -76,6 +77,7 @@ _NO_ROAD = re.compile(
 )
 _WORD_BEFORE = re.compile(r"주소|거주|배송|배달|자택|택배|수령|사는 ?곳|본가|[^가-힣]집|우리집|저희집|사무실은|회사는")
 _WORD_AFTER = re.compile(r"^ ?(?:에서?|에다가?|로|으로) ?(?:살|삽|사는|거주|보내|배송|배달|택배|찾아오|이사)")
+_TOWN = re.compile(r"\([가-힣0-9]{1,6}[동가리][,)]")
 _BEFORE, _AFTER = 20, 12
 
 
@@ -91,7 +93,7 @@ def find(text: str) -> Iterator[Finding]:
     """
     if _ROAD_END.search(text):
         for match in _BY_ROAD.finditer(text):
-            if _is_road(match["road"]) and (match["region"] or match["flat"] or _is_introduced(text, match)):
+            if _is_road(match["road"]) and (match["region"] or _is_detailed(match) or _is_introduced(text, match)):
                 yield _address(match)
     if _LOT_END.search(text):
         for match in _BY_LOT.finditer(text):
@@ -113,6 +115,10 @@ def _is_road(road: str) -> bool:
         return False
     stem = road[:-1]
     return stem not in _REGIONS["provinces"] and not re.fullmatch(rf"(?:{_CITY}시?|{_DISTRICT}구|{_COUNTY}군)", stem)
+
+
+def _is_detailed(match: re.Match[str]) -> bool:
+    return bool(match["flat"] or _TOWN.search(match.group()))
 
 
 def _is_introduced(text: str, match: re.Match[str]) -> bool:

@@ -89,7 +89,24 @@ def _class(code: int) -> int:
         return _DOT
     if code in (0x2A, 0x78, 0x58, 0x25CF, 0x25CB, 0x2022, 0x2217):
         return _STAR
-    if code in (0x20, 0x2D, 0x28, 0x29, 0x2B, 0x2F, 0x09, 0xA0, 0x3000, 0x2212, 0xFE63, 0x3161):
+    if code in (
+        0x20,
+        0x2D,
+        0x28,
+        0x29,
+        0x2B,
+        0x2F,
+        0x5F,
+        0x09,
+        0xA0,
+        0xB7,
+        0x3000,
+        0x2212,
+        0xFE63,
+        0x3161,
+        0x30FB,
+        0x318D,
+    ):
         return _GAP
     return _GAP if 0x2000 <= code <= 0x202F else _OTHER
 
@@ -113,20 +130,34 @@ def _word_before(data: npt.NDArray[np.uint8], begin: int, position: int, end: in
 
 
 @njit(cache=True)
+def _run(data: npt.NDArray[np.uint8], position: int, end: int) -> tuple[int, bool]:
+    """How many digits stand together from a position on, and whether a letter follows them."""
+    digits = 0
+    while position < end:
+        code = _decode(data, position, end)
+        if not 0x30 <= code <= 0x39:
+            return digits, 0x41 <= code <= 0x5A or 0x61 <= code <= 0x7A
+        digits += 1
+        position += _length(data[position])
+    return digits, False
+
+
+@njit(cache=True)
 def _beside(data: npt.NDArray[np.uint8], begin: int, position: int, end: int) -> int:
     """What the character before a number makes possible."""
     last = _word_before(data, begin, position, end)
     if last < begin:
         return 0
     code = _decode(data, last, end)
+    digits, has_letter = _run(data, position, end)
     flags = 0
-    if _PASSPORT_LETTERS[code]:
+    if _PASSPORT_LETTERS[code] and (digits == 8 or (digits == 3 and has_letter)):
         flags |= _LETTER_NUMBER
-    if _PLATE_USES[code]:
+    if _PLATE_USES[code] and digits == 4:
         number = _word_before(data, begin, last, end)
         if number >= begin and _class(_decode(data, number, end)) == _DIGIT:
             flags |= _PLATE
-    if _BEFORE_HOUSE_NUMBERS[code]:
+    if _BEFORE_HOUSE_NUMBERS[code] and digits <= 4:
         previous = _before(data, begin, last)
         before = _decode(data, previous, end) if previous >= begin else 0
         is_particle = code == 0xB85C and before in (0xC73C, 0xB3C4)  # 으로 3번, 고속도로 143km

@@ -25,13 +25,14 @@ ANY = LONG_NUMBER | LETTER_NUMBER | DOTTED | EMAIL | PLATE | ADDRESS
 
 _WIDE = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 _DASHES = dict.fromkeys(map(ord, "‐‑‒–—―−﹣ㅡ"), "-")
+_DOTS = dict.fromkeys(map(ord, "・ㆍ∙"), "·")
 _SPACES = dict.fromkeys([*map(ord, "\t\u00a0\u202f\u3000"), *range(0x2000, 0x200E)], " ")
 _STARS = dict.fromkeys(map(ord, "●○•∗＊"), "*")
-_TO_ASCII: dict[int, int | str] = {**_WIDE, **_DASHES, **_SPACES, **_STARS}
+_TO_ASCII: dict[int, int | str] = {**_WIDE, **_DASHES, **_SPACES, **_STARS, **_DOTS}
 _LABEL = re.compile(r"\[(?:" + "|".join(re.escape(label[1:-1]) for label in LABELS.values()) + r")[0-9]*\]")
 
 _FOREIGN = re.compile("[" + "".join(map(chr, sorted(_TO_ASCII))) + "]")
-_STARTS = re.compile(r"[(+]|[0-9]+")
+_STARTS = re.compile(r"[0-9(+](?:(?<=[0-9])[0-9]+)?")
 _START = r"(?<![0-9])(?<![0-9]-)"
 _STOP = r"(?![0-9])(?!-[0-9])"
 
@@ -42,7 +43,7 @@ _OTHER_NUMBER = re.compile(
     re.IGNORECASE,
 )
 _RESIDENT = re.compile(
-    rf"{_START}(?P<birth>[0-9]{{6}})(?P<gap> {{0,2}}-? {{0,2}})(?P<rest>[0-9][0-9*xX]{{6}}|[*xX]{{7}})"
+    rf"{_START}(?P<birth>[0-9]{{6}})(?P<gap> {{0,2}}[-/_]? {{0,2}})(?P<rest>[0-9][0-9*xX]{{6}}|[*xX]{{7}})"
     r"(?![0-9*])(?!-[0-9])"
 )
 _RESIDENT_WORD = re.compile(r"주민|외국인|거소|생년")
@@ -55,7 +56,7 @@ _CARD_WORD = re.compile(r"카드|card|비자|마스터|결제", re.IGNORECASE)
 _COUNTRY = r"(?:\(?(?:\+|00) ?82\)?[ .-]?\(?0?\)?|\(?82[ .-]\(?0?\)?|\(?0)"
 _PHONE = re.compile(
     rf"{_START}(?:"
-    rf"{_COUNTRY}1[016789]\)?[ ./-]{{0,3}}(?:[0-9]{{3,4}}|[*xX]{{3,4}}|[0-9]{{2}}[*xX]{{2}})[ ./-]{{0,3}}"
+    rf"{_COUNTRY}1[016789]\)?[ ./_·-]{{0,3}}(?:[0-9]{{3,4}}|[*xX]{{3,4}}|[0-9]{{2}}[*xX]{{2}})[ ./_·-]{{0,3}}"
     r"(?:[0-9]{4}|[0-9]{2}[*xX]{2}|[*xX]{4})"
     rf"|{_COUNTRY}(?:2|[3-6][1-5]|70|50[0-9])(?:\) {{0,2}}| ?[-./] ?| )(?:[0-9]{{3,4}}|[*xX]{{3,4}})"
     r"(?: ?[-./] ?| )[0-9]{4}"
@@ -84,8 +85,9 @@ PLATE_USES = "가나다라마거너더러머버서어저고노도로모보소오
 """What a vehicle is used for: the syllable of its plate (자동차 등록번호판 등의 기준에 관한 고시)."""
 
 _PLATE = re.compile(
-    rf"(?<![0-9])(?P<class>[0-9]{{1,3}})(?P<inner> ?)(?P<use>[{PLATE_USES}])(?P<outer> ?)(?P<serial>[0-9]{{4}})"
-    r"(?![0-9A-Za-z㎡%]|[-.,:/][0-9]|만 ?[원명개건대톤평달]|[원억천조명개년월회평톤시분㎞배]|대의| ?(?:km|킬로|미터|억))"
+    rf"(?<![0-9])(?P<class>[0-9]{{1,3}})(?P<inner> ?)(?P<use>[{PLATE_USES}])(?P<outer>[ -]?)(?P<serial>[0-9]{{4}})"
+    r"(?![0-9A-Za-z㎡%]|[-.,:/][0-9]|만 ?[원명개건대톤평달]|[원억천조명개년월회평톤시분㎞배]|"
+    r"대의| ?(?:km|킬로|미터|억))"
 )
 _PLACE_OF_PLATE = re.compile(rf"(?:{_PLACES})시? ?$")
 _NO_PLATE_BEFORE = re.compile(r"(?:[0-9][.,:/-]|제 ?)$")
