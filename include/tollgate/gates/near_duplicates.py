@@ -252,6 +252,7 @@ class Search:
         """Pairs that share a key, from words with the key in the upper and the unit in the lower 32 bits."""
         from tollgate.gates import near_duplicates_kernels as kernels
 
+        packed = kernels.sharing(packed, min(32, max(6, packed.size.bit_length() + 3)))
         packed.sort()
         marks, least = self._sketches.marks, self._sketches.least
         return kernels.pairs_in_buckets(

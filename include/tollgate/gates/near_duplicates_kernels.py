@@ -289,6 +289,31 @@ def _bigger(values: Words) -> Words:
 
 
 @njit(cache=True, nogil=True)
+def sharing(packed: Words, bits: int) -> Words:
+    """Leave out most words whose upper 32 bits no other word has, so that fewer need sorting.
+
+    Args:
+        packed: A key in the upper 32 bits, a unit in the lower.
+        bits: Keys are told apart by so many of their upper bits (6 to 32), in two tables of 2^bits bits.
+    """
+    shift = np.uint64(64 - bits)
+    seen, again = np.zeros(1 << (bits - 6), np.uint64), np.zeros(1 << (bits - 6), np.uint64)
+    for word in packed:
+        slot = word >> shift
+        place, bit = slot >> np.uint64(6), _ONE << (slot & np.uint64(63))
+        again[place] |= seen[place] & bit
+        seen[place] |= bit
+    count = 0
+    found = np.empty(packed.size, np.uint64)
+    for word in packed:
+        slot = word >> shift
+        if again[slot >> np.uint64(6)] >> (slot & np.uint64(63)) & _ONE:
+            found[count] = word
+            count += 1
+    return found[:count]
+
+
+@njit(cache=True, nogil=True)
 def pairs_in_buckets(
     packed: Words,
     marks: Bytes,
