@@ -369,7 +369,22 @@ def _names(column: pa.LargeStringArray, settings: PersonalDataSettings) -> dict[
     people: dict[int, list[Finding]] = {}
     if "name" not in settings.kinds or settings.names == "off":
         return people
-    for row, text in enumerate(column.to_pylist()):
-        if found := [Finding("name", *one) for one in names.find(text)]:
-            people[row] = found
+    find_in_column = getattr(names, "find_column", _find_names_in_column)
+    found = find_in_column(column, accurate=settings.names == "accurate")
+    for row, start, end, confidence in zip(*(one.tolist() for one in found), strict=True):
+        people.setdefault(row, []).append(Finding("name", start, end, round(confidence, 4)))
     return people
+
+
+def _find_names_in_column(
+    column: pa.LargeStringArray, *, accurate: bool
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+    """Row, start, end and confidence of each name, found by rules whether asked to be accurate or not."""
+    found = [(row, *one) for row, text in enumerate(column.to_pylist()) for one in names.find(text)]
+    rows, starts, ends, confidences = zip(*found, strict=True) if found else ((),) * 4
+    return (
+        np.array(rows, np.int64),
+        np.array(starts, np.int32),
+        np.array(ends, np.int32),
+        np.array(confidences, np.float32),
+    )
