@@ -1,7 +1,7 @@
 """Rows as Arrow batches: most are of the common shape and are checked by whole columns, the others one by one.
 
-The common shape is ``{"messages": [{"role", "content"}, ...], "metadata": {...}}`` with nothing else in it. What it
-allows and refuses is what :func:`tollgate.dataset.layouts.to_row` does, only faster.
+The common shape is ``{"messages": [{"role", "content"}, ...], "metadata": {...}}`` and nothing else that counts. What
+it allows and refuses is what :func:`tollgate.dataset.layouts.to_row` does, only faster.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from tollgate.dataset.layouts import (
     DEFAULT_MAPPING,
     FieldMapping,
     RowError,
+    is_plain_chat,
     label_of,
     text_of,
     to_row,
@@ -125,7 +126,7 @@ def _common_row(value: Any, labels: _Labels) -> _Parts | None:
             or sum(map(len, turns)) != 2 * len(turns)
             or type(value) is not dict
             or type(turns) is not list
-            or len(value) != 1 + ("metadata" in value)
+            or (len(value) != 1 + ("metadata" in value) and not is_plain_chat(tuple(value)))
         ):
             return None
         size = sum(map(len, contents))

@@ -213,6 +213,17 @@ def _layout(names: tuple[object, ...], mapping: FieldMapping) -> _Layout:
     )
 
 
+@lru_cache(maxsize=256)
+def is_plain_chat(names: tuple[object, ...]) -> bool:
+    """Whether of a row with these fields only ``messages`` and ``metadata`` count, under just these names."""
+    try:
+        layout = _layout(names, DEFAULT_MAPPING)
+    except RowError:
+        return False
+    others = (layout.system, *(label.column for label in layout.labels))
+    return layout.columns == ("messages",) and layout.metadata in {None, "metadata"} and not any(others)
+
+
 def _turns_of(
     columns: Mapping[str, str], mapping: FieldMapping
 ) -> tuple[Callable[[Mapping[str, Any]], list[Turn]], tuple[str, ...]]:

@@ -45,7 +45,14 @@ METADATA = st.fixed_dictionaries(
 )
 CHAT = st.fixed_dictionaries(
     {"messages": DIALOGUE | st.lists(TURN | ODD, max_size=3) | ODD},
-    optional={"metadata": METADATA | ODD, "Messages": DIALOGUE, "category": LABEL, "system": LABEL},
+    optional={
+        "metadata": METADATA | ODD,
+        "id": ODD,
+        "Metadata": METADATA,
+        "Messages": DIALOGUE,
+        "category": LABEL,
+        "system": LABEL,
+    },
 )
 PAIR = st.fixed_dictionaries({"Q": TEXTS | ODD, "A": TEXTS | ODD}, optional={"metadata": METADATA | ODD})
 VALUE = st.one_of(CHAT, PAIR, ODD, st.just(Unreadable("torn")))
