@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from tollgate.dataset import readers, statistics, versions
 from tollgate.dataset.schema import SPLITS, Split
 from tollgate.dataset.versions import DatasetVersion, Source
-from tollgate.gates import contract, workfolder
+from tollgate.gates import workfolder
 from tollgate.gates.gate_settings import GateSettings
 from tollgate.gates.judging import judge_process
 from tollgate.gates.results import STAGES, Stage, StageResult, summarise
@@ -29,7 +29,7 @@ from tollgate.gates.steps.contamination import check_contamination
 from tollgate.gates.steps.contract import check_contract
 from tollgate.gates.steps.duplicates import drop_duplicates
 from tollgate.gates.steps.ingest import ingest
-from tollgate.gates.steps.personal_data import mask_personal_data
+from tollgate.gates.steps.personal_data import MaskingAhead, mask_personal_data
 from tollgate.gates.steps.quality import score_quality
 from tollgate.gates.steps.split import split_rows
 from tollgate.settings import settings as process_settings
@@ -52,7 +52,7 @@ __all__ = [
     "write_version",
 ]
 
-_LARGE = 16 << 20  # bytes of a source that takes longer to read than the judge takes to get ready
+_LARGE = 16 << 20  # bytes of a source from which on it pays to do other work while reading
 
 Progress = Callable[[Stage, StageResult | None], None]
 """Called with a step's name when it begins, and again with its result when it has ended."""
@@ -101,10 +101,6 @@ def write_version(name: str, workdir: Path, settings: GateSettings, root: Path |
         attachments=[workdir / "quarantine.jsonl", workdir / "contract.json", workdir / "data_docs"],
         root=root,
     )
-
-
-def _judge(source: Path) -> AbstractContextManager[contract.Judge]:
-    return judge_process() if source.stat().st_size >= _LARGE else nullcontext(contract.judge)
 
 
 def _parts(workdir: Path) -> dict[Split, pl.DataFrame]:
@@ -156,12 +152,16 @@ def prepare(
     tell: Progress = progress or (lambda _stage, _result: None)
     folder = root or process_settings().datasets
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".preparing-", dir=folder) as temporary, _judge(source) as judge:
-        workdir = Path(temporary)
-        tell("ingest", None)
-        tell("ingest", ingest(source.absolute(), workdir, chosen, root))
-        steps: dict[Stage, Step] = {**STEPS, "contract": partial(check_contract, judge=judge)}
-        for stage, step in steps.items():
+    with tempfile.TemporaryDirectory(prefix=".preparing-", dir=folder) as temporary, ExitStack() as stack:
+        workdir, steps = Path(temporary), dict(STEPS)
+        read = partial(ingest, source.absolute(), root=root)
+        if source.stat().st_size >= _LARGE:  # reading leaves a core idle
+            ahead = stack.enter_context(MaskingAhead(workdir, chosen))
+            read = partial(read, also=ahead.put)
+            steps["personal_data"] = lambda _workdir, _settings: ahead.finish()
+            steps["contract"] = partial(check_contract, judge=stack.enter_context(judge_process()))
+        every: dict[Stage, Step] = {"ingest": read, **steps}
+        for stage, step in every.items():
             tell(stage, None)
             tell(stage, step(workdir, chosen))
         return write_version(name, workdir, chosen, root)

@@ -14,6 +14,7 @@ from tollgate.errors import BadInputError, GateRefusedError, TollgateError
 from tollgate.gates import dedup, pipeline, workfolder
 from tollgate.gates.gate_settings import GateSettings
 from tollgate.gates.results import ConservationError, Stage, StageResult, summarise
+from tollgate.gates.steps.personal_data import MaskingAhead
 
 WORDS = (
     "아침부터 전혀",
@@ -259,3 +260,24 @@ def test_system_messages_and_categories_are_masked_too(tmp_path: Path) -> None:
     named = GateSettings(personal_data_pseudonyms=True)
     version = pipeline.prepare("calls", tmp_path / "rows.jsonl", named, root=tmp_path / "root")
     assert version.read("test")["messages"][0][0]["content"] == "담당자 번호는 [전화번호1]입니다."
+
+
+def test_a_large_source_is_masked_while_it_is_read(
+    faulty_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = pipeline.prepare("small", faulty_source, root=tmp_path / "root")
+    monkeypatch.setattr(pipeline, "_LARGE", 1)
+    large = pipeline.prepare("large", faulty_source, root=tmp_path / "root")
+    assert large.manifest.content_hash == small.manifest.content_hash
+    assert large.report()["stages"] == small.report()["stages"]
+    with pytest.raises(BadInputError, match="2 of 48 rows can't be used"):
+        pipeline.prepare("large", faulty_source, GateSettings(max_broken_share=0.01), root=tmp_path / "root")
+
+
+def test_masking_ahead_tells_its_error(faulty_source: Path, tmp_path: Path) -> None:
+    workdir, settings = tmp_path / "work", GateSettings()
+    workfolder.make(workdir)
+    (workdir / "personal_data.arrow.writing").mkdir()  # the thread can't write
+    with pytest.raises(OSError, match="personal_data"), MaskingAhead(workdir, settings) as ahead:
+        for _ in range(5):
+            pipeline.ingest(faulty_source, workdir, settings, also=ahead.put)

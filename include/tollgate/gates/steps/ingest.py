@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 _PROBLEMS_SHOWN = 10
 
 
-def ingest(source: Path, workdir: Path, settings: GateSettings, root: Path | None = None) -> StageResult:
+def ingest(
+    source: Path,
+    workdir: Path,
+    settings: GateSettings,
+    root: Path | None = None,
+    also: Callable[[pa.RecordBatch], None] | None = None,
+) -> StageResult:
     """Read a source into rows; what can't be read goes to ``quarantine.jsonl`` with its line, field and reason.
 
     References that move, such as ``name@latest``, are followed once, here: the other steps see what they meant.
@@ -30,6 +36,7 @@ def ingest(source: Path, workdir: Path, settings: GateSettings, root: Path | Non
         workdir: The run's work folder, made if it isn't there.
         settings: What the gates look for.
         root: Folder of all datasets; the process's unless told.
+        also: Handed each batch of rows that was written.
 
     Raises:
         BadInputError: The source can't be read, holds no row, or more of its rows are broken than the settings allow;
@@ -37,7 +44,7 @@ def ingest(source: Path, workdir: Path, settings: GateSettings, root: Path | Non
     """
     named = _named_by(settings, root)
     workfolder.make(workdir)
-    good, problems = _read(source, workdir, settings)
+    good, problems = _read(source, workdir, settings, also or (lambda _batch: None))
     _check_share(source, good, problems, settings.max_broken_share)
     details = {"source": _source(source).model_dump(), **named}
     return workfolder.finish(
@@ -71,12 +78,16 @@ def _source(path: Path) -> Source:
     return Source(path=str(path), sha256=readers.sha256(path), size=path.stat().st_size)
 
 
-def _read(source: Path, workdir: Path, settings: GateSettings) -> tuple[int, list[RowProblem]]:
+def _read(
+    source: Path, workdir: Path, settings: GateSettings, also: Callable[[pa.RecordBatch], None]
+) -> tuple[int, list[RowProblem]]:
     """Stream the rows into the work folder; returns how many are good, and what is wrong with the others."""
     good, problems = 0, list[RowProblem]()
     with workfolder.rows_writer(workdir, "ingest") as write:
         for batch in readers.read_batches(source, settings.fields):
-            write(_with_source(batch.rows, source.name))
+            rows = _with_source(batch.rows, source.name)
+            write(rows)
+            also(rows)
             good += batch.rows.num_rows
             problems += batch.problems
     quarantine = "".join(f"{problem.model_dump_json()}\n" for problem in problems)
