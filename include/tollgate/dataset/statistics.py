@@ -12,6 +12,9 @@ from tollgate.settings import settings
 if TYPE_CHECKING:
     import polars as pl
 
+MOST, OTHERS = 200, "…"
+"""How many different values are counted apart, and the name under which the others are counted together."""
+
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _BINS = 10
 
@@ -67,8 +70,8 @@ def histogram(scores: pl.Series) -> list[int]:
     """How many scores (0 to 1) fall into each of ten bins of equal width; 1 itself counts in the last."""
     import numpy as np
 
-    # Scores have three decimals at least: half of the last one keeps 0.7 in the bin that begins there.
-    places = (scores.to_numpy().astype(np.float64) + 5e-5) * _BINS
+    # A 0.7 of single precision is a little less; it belongs to the bin that begins there all the same.
+    places = (scores.to_numpy().astype(np.float64) + 1e-6) * _BINS
     return np.bincount(np.clip(places.astype(np.int64), 0, _BINS - 1), minlength=_BINS).tolist()
 
 
@@ -89,5 +92,10 @@ def _number(value: object) -> float:
 
 
 def _counts(values: pl.Series) -> dict[str, int]:
-    counted = values.fill_null("").value_counts(sort=True, name="rows").rows()
-    return {str(value): int(count) for value, count in sorted(counted, key=lambda pair: (-pair[1], str(pair[0])))}
+    """How often each value stands there, the most frequent first; those after the first :data:`MOST` together."""
+    counted = values.rename("value").fill_null("").value_counts(name="rows")
+    counted = counted.sort("rows", "value", descending=[True, False])
+    counts = {str(value): int(count) for value, count in counted.head(MOST).rows()}
+    if others := int(counted["rows"][MOST:].sum()):
+        counts[OTHERS] = others
+    return counts
