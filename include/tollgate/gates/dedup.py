@@ -276,22 +276,31 @@ class _Alike:
         """Find the pairs; with ``earlier``, only those of one of so many first units with one of the others."""
         alike = cls(rows, units, threshold, earlier)
         search = near_duplicates.Search(rows.questions, units.row, threshold, earlier)
-        alike._verify(search.by_band())
+        alike._verify_bands(search, np.arange(units.row.size))
         crowded = search.crowded()
         if not crowded.size:
             return alike
         answer = rows.answer[units.row[crowded]]
-        alike._verify(search.by_band(alike.known(), crowded, answer))
-        alike._verify(search.by_rare_shingles(alike.known(), crowded))
+        alike._verify_bands(search, crowded, answer)
+        alike._verify(search.by_rare_shingles(alike._known(), crowded))
         free = crowded[answer < rows.count]
         if rows.answers is not None and free.size:
-            known = alike.known()
+            known = alike._known()
             alike._verify(near_duplicates.pairs_by_answer(rows.answers, units.row, free, known, threshold, earlier))
         return alike
 
-    def known(self) -> near_duplicates.Known:
-        """What the pairs known until now tell of the units."""
-        return near_duplicates.Known(self.clusters(), self.drop()[0] >= 0)
+    def _verify_bands(self, search: near_duplicates.Search, units: Integers, salt: Integers | None = None) -> None:
+        """Take in the pairs of all bands; where they are many, leave out what the first bands told already."""
+        known = self._known()
+        for bands in search.band_groups():
+            pairs = search.by_band(bands, known, units, salt)
+            self._verify(pairs)
+            if pairs.size > units.size:
+                known = self._known()
+
+    def _known(self) -> near_duplicates.Known:
+        answer = self._rows.answer[self._units.row]
+        return near_duplicates.Known(self.clusters(), self.drop()[0] >= 0, answer, self._rows.count)
 
     def clusters(self) -> Integers:
         """A number for each unit, the same for all that pairs connect."""

@@ -16,11 +16,11 @@ from __future__ import annotations
 import math
 import sys
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -171,22 +171,24 @@ def sketch(texts: Texts, rows: Integers, threshold: float) -> Sketches:
     return Sketches(keys, marks, (sure, likely))
 
 
-@dataclass(frozen=True, eq=False)
-class Known:
-    """What verified pairs have told of the units until now.
+class Known(NamedTuple):
+    """What is known of the units until now, so that nothing is asked twice.
 
     Args:
-        cluster: A number for each unit, the same for all that pairs connect.
-        settled: Whether a unit is dropped.
+        cluster: A number for each unit, the same for all that verified pairs connect.
+        dropped: Whether a unit is dropped.
+        answer: A number for each unit, the same for the same answer.
+        strict: Answers with this number or a greater one are like no other.
     """
 
     cluster: Integers
-    settled: Flags
+    dropped: Flags
+    answer: Integers
+    strict: int
 
-    @classmethod
-    def nothing(cls, count: int) -> Known:
-        """Of so many units nothing is known."""
-        return cls(np.arange(count), np.zeros(count, np.bool_))
+    def of(self, units: Integers) -> Known:
+        """The same of some units."""
+        return Known(self.cluster[units], self.dropped[units], self.answer[units], self.strict)
 
 
 class Search:
@@ -210,18 +212,24 @@ class Search:
         """Units that shared a key with so many that they did not meet them all, rising."""
         return np.flatnonzero(self._crowded)
 
-    def by_band(self, known: Known | None = None, units: Integers | None = None, salt: Integers | None = None) -> Words:
+    def band_groups(self) -> Iterator[slice]:
+        """All bands, the first few apart: where texts crowd, they tell enough to leave most pairs of the others out."""
+        start, size = 0, 2
+        while start < len(self._sketches.keys):
+            yield slice(start, start + size)
+            start, size = start + size, 2 * size
+
+    def by_band(self, bands: slice, known: Known, units: Integers, salt: Integers | None = None) -> Words:
         """Pairs that agree in a band.
 
         Args:
-            known: What is known of the units.
-            units: The units to pair, rising; all if nothing.
+            bands: The bands to try.
+            known: What is known of all units.
+            units: The units to pair, rising.
             salt: A number for each of these that must agree too.
         """
         import numba
 
-        known = known or Known.nothing(self._rows.size)
-        units = np.arange(self._rows.size) if units is None else units
         low = units.astype(np.uint64)
         if salt is not None:
             low |= salt.astype(np.uint64) * _SPREAD & ~_LOW
@@ -231,7 +239,7 @@ class Search:
 
         merged = _Merged()
         with ThreadPoolExecutor(numba.get_num_threads()) as pool:
-            for pairs in pool.map(met, self._sketches.keys):
+            for pairs in pool.map(met, self._sketches.keys[bands]):
                 merged.add(pairs)
         return merged.pairs()
 
@@ -255,9 +263,7 @@ class Search:
         packed = kernels.sharing(packed, min(32, max(6, packed.size.bit_length() + 3)))
         packed.sort()
         marks, least = self._sketches.marks, self._sketches.least
-        return kernels.pairs_in_buckets(
-            packed, marks, least, BUCKET, self._earlier, known.cluster, known.settled, self._crowded
-        )
+        return kernels.pairs_in_buckets(packed, marks, least, BUCKET, self._earlier, known, self._crowded)
 
 
 class _Merged:
@@ -294,8 +300,8 @@ def pairs_by_answer(
         Pairs, sorted.
     """
     search = Search(texts, rows[units], threshold, int(np.searchsorted(units, earlier)))
-    cluster = known.cluster[units]
-    ones, others = split(search.by_band(Known(cluster, known.settled[units]), salt=cluster))
+    here = known.of(units)
+    ones, others = split(search.by_band(slice(None), here, np.arange(units.size), here.cluster))
     return join(units[ones], units[others])
 
 

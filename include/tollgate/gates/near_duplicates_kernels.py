@@ -18,6 +18,8 @@ from numba import njit
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from tollgate.gates.near_duplicates import Known
+
     Integers = npt.NDArray[np.int64]
     Words = npt.NDArray[np.uint64]
     Codes = npt.NDArray[np.uint32]
@@ -320,8 +322,7 @@ def pairs_in_buckets(
     least: tuple[int, int],
     limit: int,
     earlier: int,
-    cluster: Integers,
-    settled: Flags,
+    known: Known,
     crowded: Flags,
 ) -> Words:
     """Pair the units that share a key, with bounded work for each.
@@ -335,8 +336,7 @@ def pairs_in_buckets(
         least: Pairs with fewer bytes in common are passed over; the second number holds in crowded buckets.
         limit: Most units that a unit of the bucket meets.
         earlier: If positive, only pairs of a unit below this number with one from it on.
-        cluster: A number for each unit, the same where verified pairs connect two.
-        settled: Units that are dropped already; pairs with a better unit of their cluster have nothing to tell.
+        known: What need not be asked again.
         crowded: Written: whether a unit is in a bucket with more than ``limit`` to meet.
 
     Returns:
@@ -356,7 +356,7 @@ def pairs_in_buckets(
             many = better > limit
             for step in range(1 if many else better):
                 one = np.int64(packed[start + step] & _LOW)
-                if one == other or (settled[other] and cluster[one] == cluster[other]):
+                if one == other or _told(known, one, other):
                     continue
                 if _alike(marks, one, other, least[1] if many else least[0]):
                     if count == found.size:
@@ -365,6 +365,15 @@ def pairs_in_buckets(
                     count += 1
         start = end
     return found[:count]
+
+
+@njit(cache=True, nogil=True)
+def _told(known: Known, one: np.int64, other: np.int64) -> bool:
+    """Whether two units are of one cluster, and the worse is dropped already or can't be for the better one."""
+    if known.cluster[one] != known.cluster[other]:
+        return False
+    first, second = known.answer[one], known.answer[other]
+    return bool(known.dropped[other] or (first != second and max(first, second) >= known.strict))
 
 
 @njit(cache=True, nogil=True)
