@@ -4,7 +4,7 @@ BIN := .venv/bin
 SOURCES := include plugins containers dags tests
 CHECKS := lint format types imports unit integration
 
-.PHONY: help setup demo test down $(CHECKS)
+.PHONY: help setup demo test down bench-gates $(CHECKS)
 .DEFAULT_GOAL := help
 
 help:
@@ -13,6 +13,7 @@ help:
 	@echo "make <check>      one of them"
 	@echo "make setup        only make the environments .venv and .venv-ml"
 	@echo "make down         stop the local stack"
+	@echo "make bench-gates  measure the data gates (minutes; BENCH_SCALE=0.1: a tenth of it)"
 
 setup:
 	@command -v $(PYTHON) >/dev/null || { \
@@ -53,3 +54,14 @@ unit: setup
 
 integration: setup
 	@$(BIN)/pytest tests/integration
+
+# The libraries to compare with lie over the main environment, which they must not change.
+BENCH_BIN := .venv-bench/bin
+bench-gates: setup
+	@test -x $(BENCH_BIN)/python || { \
+	  $(BIN)/python -m venv .venv-bench && \
+	  $(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
+	    > "$$($(BENCH_BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/main.pth"; }
+	@$(BENCH_BIN)/python -m pip install --quiet --disable-pip-version-check -r tests/performance/requirements.txt \
+	  || echo "Some libraries to compare with can't be installed; the table says which."
+	@PYTHONPATH=include:. $(BENCH_BIN)/python -m tests.performance.benchmark_gates

@@ -1,7 +1,8 @@
 """From a raw file to an immutable, gated, leak-free dataset version.
 
-ingest → personal data → duplicates → quality → split → contract → version. Each gate is one task over the run's work
-folder, so that a killed task can be run again with the same outcome. The new version triggers `retrain`, if that is on.
+ingest → personal data → duplicates → quality → contamination → split → contract → version. Each gate is one task over
+the run's work folder, so that a killed task can be run again with the same outcome. The new version triggers `retrain`,
+if that is on.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import Any
 
 from airflow.sdk import Asset, Param, dag, get_current_context, task, teardown
 
+from runs.notes import note_version
 from runs.people import who
 from runs.policy import TASK_DEFAULTS
 
@@ -45,7 +47,8 @@ DATASET = Asset(name="training_dataset", uri="tollgate://datasets")
             {},
             type="object",
             title="Gate settings that differ from the defaults",
-            description='For example {"min_quality": 0.6, "max_broken_share": 0.05}.',
+            description='For example {"min_quality": 0.6, "against": ["highway@latest"], '
+            '"contamination_tests": ["/data/tests/cases.jsonl"], "fields": {"question": "문의", "answer": "답변"}}.',
             section="Gates",
         ),
     },
@@ -83,6 +86,13 @@ def prepare_dataset() -> None:
         return stages.score_quality(stage)
 
     @task(multiple_outputs=False)
+    def check_contamination(stage: dict[str, Any]) -> dict[str, Any]:
+        """Drop training rows that overlap with the test sets that the settings name."""
+        from tollgate.gates import stages
+
+        return stages.check_contamination(stage)
+
+    @task(multiple_outputs=False)
     def split(stage: dict[str, Any]) -> dict[str, Any]:
         """Plan training, validation and test, by cluster and category."""
         from tollgate.gates import stages
@@ -98,11 +108,12 @@ def prepare_dataset() -> None:
 
     @task(outlets=[DATASET], multiple_outputs=False)
     def write_version(stage: dict[str, Any], outlet_events: Any) -> dict[str, Any]:
-        """Write the immutable version and its records, and announce it."""
+        """Write the immutable version, its report and its records; announce it, and note where the report is."""
         from tollgate.gates import stages
 
         version = stages.write_version(stage)
         outlet_events[DATASET].extra = {"dataset": version["reference"]}
+        note_version(get_current_context(), version)
         return version
 
     @teardown
@@ -113,7 +124,7 @@ def prepare_dataset() -> None:
         stages.discard(stage)
 
     ingested = ingest()
-    good = score_quality(drop_duplicates(mask_personal_data(ingested)))
+    good = check_contamination(score_quality(drop_duplicates(mask_personal_data(ingested))))
     written = write_version(check_contract(split(good)))
     written >> discard_work(ingested).as_teardown(setups=ingested)
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from tollgate.dataset.report import REPORT_PAGE
 from tollgate.errors import TollgateError
 
 if TYPE_CHECKING:
@@ -22,6 +25,20 @@ def note_failure(context: Context) -> None:
     task = context["ti"].task_id
     reason = str(error) if isinstance(error, TollgateError) else f"{type(error).__name__}: {error}"
     write_note(context, f"**{task}**: {reason}")
+
+
+def note_version(context: Context, version: Mapping[str, Any]) -> None:
+    """Write into the run's note which dataset version came of it, and where its report is.
+
+    Args:
+        context: The task's context.
+        version: What :func:`tollgate.gates.stages.write_version` returned.
+    """
+    counts = version["counts"]
+    state = "written" if version["created"] else "there already, with the same content"
+    rows = f"{counts['rows_kept']:,} of {counts['rows_in']:,} rows kept"
+    page = Path(version["folder"]) / REPORT_PAGE
+    write_note(context, f"**{version['reference']}** {state}: {rows}.\n\nReport · 보고서: `{page}`")
 
 
 def write_note(context: Context, text: str) -> None:

@@ -1,75 +1,164 @@
-"""``tollgate dataset``: prepare a source, list a dataset's versions, show what is in one."""
+"""``tollgate dataset``: prepare a source; list, compare, show, mark and export a dataset's versions; single gates."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import orjson
 import typer
 from rich.console import Console
-from rich.table import Column, Table
 
-from tollgate.errors import BadInputError, Problem, TollgateError
+from tollgate.dataset import gate_commands, order_form_commands
+from tollgate.dataset.console import AsJson, errors, output, print_json
+from tollgate.errors import BadInputError, Problem
 
 if TYPE_CHECKING:
+    from tollgate.dataset.lifecycle import Standing
     from tollgate.dataset.versions import DatasetVersion
     from tollgate.gates.gate_settings import GateSettings
-    from tollgate.gates.pipeline import Progress
-    from tollgate.gates.results import StageResult
 
 app = typer.Typer(no_args_is_help=True, help="Turn raw dialogues into versions of a dataset, and look at them.")
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object; progress goes to standard error.")]
-Reference = Annotated[str, typer.Argument(help="The version: name@v3, or name@latest.")]
+Reference = Annotated[str, typer.Argument(help="The version: name@v3, name@tag, or name@latest.")]
+By = Annotated[str | None, typer.Option("--by", help="Who decides it; the user of this computer unless told.")]
+Reason = Annotated[str, typer.Option("--reason", "-r", help="Why; kept with the version.")]
 
-_TITLES = {
-    "ingest": "Read · 읽기",
-    "personal_data": "Personal data · 개인정보",
-    "duplicates": "Duplicates · 중복",
-    "quality": "Quality, toxicity · 품질, 독성",
-    "split": "Split · 분할",
-    "contract": "Contract · 계약 검사",
-}
+_SAMPLES = 5
 
 
 @app.command()
 def prepare(
-    source: Annotated[Path, typer.Argument(help="JSON, JSONL, Parquet, CSV or TSV file; text also as .gz.")],
+    source: Annotated[Path, typer.Argument(help="JSON, JSONL, Parquet, CSV or TSV file, also .gz and .zst.")],
     name: Annotated[str, typer.Option("--name", "-n", help="Name of the dataset.")],
     settings: Annotated[
         Path | None, typer.Option("--settings", help="JSON file with gate settings; the others keep their defaults.")
     ] = None,
+    changed: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="One gate setting as name=value, such as min_quality=0.6; may be repeated."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Take a file through all gates to a new version (or find the one with the same content)."""
-    with _errors(as_json):
+    with errors(as_json):
+        from tollgate.dataset import displays
+        from tollgate.dataset.report import REPORT_PAGE
         from tollgate.gates import pipeline
 
+        chosen = _gate_settings(settings, changed or ())
         console = Console(stderr=True)
+        steps: list[displays.Step] = []
         with console.status("") as status:
-            version = pipeline.prepare(name, source, _gate_settings(settings), _shown_on(console, status.update))
+            version = pipeline.prepare(name, source, chosen, displays.shown_on(console, status.update, steps))
         if as_json:
-            _print_json({"ok": True, "created": version.created, **_summary(version)})
+            report = str(version.folder / REPORT_PAGE)
+            print_json({"ok": True, "created": version.created, "report": report, **displays.summary(version)})
         else:
-            Console().print(_prepared(version), soft_wrap=True, highlight=False)
+            output().print(
+                displays.steps_table(steps), displays.prepared(version), sep="\n", soft_wrap=True, highlight=False
+            )
 
 
 @app.command()
 def log(name: Annotated[str, typer.Argument(help="Name of the dataset.")], as_json: AsJson = False) -> None:
-    """List the versions of a dataset, the newest first."""
-    with _errors(as_json):
-        from tollgate.dataset import versions
+    """List the versions of a dataset, the newest first, with their tags, state, sources and changed settings."""
+    with errors(as_json):
+        from tollgate.dataset import displays, lifecycle, versions
 
-        versions.resolve(f"{name}@latest")
-        found = list(reversed(versions.list_versions(name)))
+        found = versions.list_versions(name)
+        if not found:
+            versions.resolve(f"{name}@v1")  # says which datasets there are
+        history = lifecycle.read(found[0].folder.parent)
         if as_json:
-            _print_json({"ok": True, "name": name, "versions": [_summary(version) for version in found]})
+            listed = [displays.logged(version, history) for version in reversed(found)]
+            print_json({"ok": True, "name": name, "versions": listed})
         else:
-            Console().print(_log_table(found))
+            output().print(
+                displays.log_table(found, history), *displays.lineage(found, history), sep="\n", soft_wrap=True
+            )
+
+
+@app.command()
+def diff(
+    old: Annotated[str, typer.Argument(help="The version to start from: name@v3, name@tag, or name@latest.")],
+    new: Annotated[str, typer.Argument(help="The version to compare it with.")],
+    samples: Annotated[int, typer.Option(min=0, max=1000, help="Most samples of each kind.")] = _SAMPLES,
+    as_json: AsJson = False,
+) -> None:
+    """Show what differs between two versions: rows added, removed, changed, moved; settings and sources."""
+    with errors(as_json):
+        from tollgate.dataset import displays
+        from tollgate.dataset.diff import compare
+        from tollgate.dataset.versions import resolve
+
+        found = compare(resolve(old), resolve(new), samples)
+        if as_json:
+            print_json({"ok": True, **found.model_dump(mode="json")})
+        else:
+            output().print(*displays.difference(found), sep="\n", soft_wrap=True)
+
+
+@app.command()
+def tag(
+    reference: Reference,
+    name: Annotated[str, typer.Argument(help="The tag, such as golden; name@golden then means this version.")],
+    move: Annotated[bool, typer.Option("--move", help="Take the tag from the version that bears it.")] = False,
+    by: By = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give a version a tag."""
+    with errors(as_json):
+        from tollgate.dataset import lifecycle
+        from tollgate.dataset.versions import resolve
+
+        version = resolve(reference)
+        _say(version, lifecycle.tag(version, name, _who(by), move=move), as_json)
+
+
+@app.command()
+def untag(
+    reference: Reference,
+    name: Annotated[str, typer.Argument(help="The tag to take away.")],
+    by: By = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take a tag from a version."""
+    with errors(as_json):
+        from tollgate.dataset import lifecycle
+        from tollgate.dataset.versions import resolve
+
+        version = resolve(reference)
+        _say(version, lifecycle.untag(version, name, _who(by)), as_json)
+
+
+@app.command()
+def deprecate(reference: Reference, reason: Reason, by: By = None, as_json: AsJson = False) -> None:
+    """Say that a version should no longer be used: name@latest passes over it."""
+    _change(reference, "deprecate", reason, by, as_json)
+
+
+@app.command()
+def archive(reference: Reference, reason: Reason, by: By = None, as_json: AsJson = False) -> None:
+    """Put a version away: it stays for the record, but no training starts from it."""
+    _change(reference, "archive", reason, by, as_json)
+
+
+@app.command()
+def restore(reference: Reference, reason: Reason, by: By = None, as_json: AsJson = False) -> None:
+    """Make a deprecated or archived version active again."""
+    _change(reference, "restore", reason, by, as_json)
+
+
+def _change(
+    reference: str, action: Literal["deprecate", "archive", "restore"], reason: str, by: str | None, as_json: bool
+) -> None:
+    with errors(as_json):
+        from tollgate.dataset import lifecycle
+        from tollgate.dataset.versions import resolve
+
+        version = resolve(reference)
+        _say(version, lifecycle.change(version, action, _who(by), reason), as_json)
 
 
 @app.command()
@@ -80,7 +169,7 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write a version in a form that other tools read."""
-    with _errors(as_json):
+    with errors(as_json):
         from tollgate.dataset import export as exports
         from tollgate.dataset.versions import resolve
 
@@ -89,52 +178,73 @@ def export(
         chosen: exports.Form = "openai" if form == "openai" else "hugging-face"
         written = [str(path) for path in exports.export(resolve(reference), chosen, target)]
         if as_json:
-            _print_json({"ok": True, "written": written})
+            print_json({"ok": True, "written": written})
         else:
-            Console().print("\n".join(written), soft_wrap=True, highlight=False)
+            output().print("\n".join(written), soft_wrap=True)
+
+
+@app.command()
+def report(
+    reference: Reference,
+    target: Annotated[
+        Path | None, typer.Argument(help="File to write the page to; unless told, its place is only named.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Name a version's report page, or write it anew (also for versions that were made without one)."""
+    with errors(as_json):
+        from tollgate.dataset import report as reports
+        from tollgate.dataset.versions import resolve
+
+        version = resolve(reference)
+        page = target or version.folder / reports.REPORT_PAGE
+        if target is None and not page.is_file():
+            command = f"tollgate dataset report {version.reference} FILE.html"
+            raise BadInputError("The version has no report page", [Problem(str(page), "nothing there", command)])
+        if target is not None:
+            manifest = version.manifest.model_dump(mode="json")
+            target.write_text(reports.render({"version": manifest, **version.report()}), encoding="utf-8")
+        if as_json:
+            print_json({"ok": True, "version": version.reference, "page": str(page)})
+        else:
+            output().print(str(page), soft_wrap=True)
 
 
 @app.command()
 def stats(reference: Reference, as_json: AsJson = False) -> None:
     """Show what is in a version: rows, lengths, categories, quality."""
-    with _errors(as_json):
-        from tollgate.dataset import versions
+    with errors(as_json):
+        from tollgate.dataset import displays, versions
 
         version = versions.resolve(reference)
-        report = version.report()
+        held = version.report()
         if as_json:
-            _print_json({"ok": True, **_summary(version), "statistics": report["statistics"]})
+            print_json({"ok": True, **displays.summary(version), "statistics": held["statistics"]})
         else:
-            Console().print(*_statistics_tables(version, report["statistics"]), sep="\n")
+            output().print(*displays.statistics_tables(version, held["statistics"]), sep="\n")
 
 
-@contextmanager
-def _errors(as_json: bool) -> Generator[None]:
-    """End the command with the exit status of the error: 1 a gate said no, 2 bad input, 3 something broke."""
-    try:
-        yield
-    except TollgateError as error:
-        _fail(error, error.exit_status, as_json)
-    except OSError as error:
-        _fail(error, 3, as_json)
+for _command in (gate_commands.pii, gate_commands.duplicates, gate_commands.toxicity, gate_commands.quality):
+    app.command(rich_help_panel="Single gates on a text file")(_command)
+app.add_typer(order_form_commands.app, name="order-form")
 
 
-def _fail(error: Exception, status: int, as_json: bool) -> NoReturn:
-    if as_json:
-        _print_json({"ok": False, "error": str(error), "exit_status": status})
-    Console(stderr=True).print(str(error), style="red", markup=False, highlight=False)
-    raise typer.Exit(status) from error
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2, default=str).decode() + "\n")
-
-
-def _gate_settings(path: Path | None) -> GateSettings:
+def _gate_settings(path: Path | None, changed: list[str] | tuple[str, ...]) -> GateSettings:
     from tollgate.gates.gate_settings import read_settings
 
-    if path is None:
-        return read_settings({})
+    values = _settings_file(path) if path else {}
+    for one in changed:
+        name, equals, value = one.partition("=")
+        if not equals:
+            raise BadInputError("A setting is wrong", [Problem("--set", repr(one[:80]), "name=value")])
+        try:
+            values[name.strip()] = orjson.loads(value)
+        except orjson.JSONDecodeError:
+            values[name.strip()] = value.strip()  # a word needs no quotes
+    return read_settings(values)
+
+
+def _settings_file(path: Path) -> dict[str, Any]:
     try:
         values = orjson.loads(path.read_bytes())
     except OSError as error:
@@ -145,64 +255,24 @@ def _gate_settings(path: Path | None) -> GateSettings:
         raise BadInputError("The settings are no JSON", [problem]) from error
     if not isinstance(values, dict):
         raise BadInputError("The settings are no JSON object", [Problem(str(path), type(values).__name__, "an object")])
-    return read_settings(values)
+    return values
 
 
-def _shown_on(console: Console, update: Any) -> Progress:
-    def show(stage: str, result: StageResult | None) -> None:
-        title = _TITLES[stage]
-        if result is None:
-            update(title)
-            return
-        taken = {**result.dropped, **({"quarantined": result.quarantined} if result.quarantined else {})}
-        notes = [f"{reason} {count:,}" for reason, count in taken.items()]
-        notes += [f"masked {kind} {count:,}" for kind, count in result.masked.items()]
-        line = f"{title:<32} {result.rows_in:>9,} -> {result.rows_kept:>9,}  {', '.join(notes)}"
-        console.print(line, highlight=False, soft_wrap=True)
-
-    return show
+def _say(version: DatasetVersion, now: Standing, as_json: bool) -> None:
+    if as_json:
+        print_json({"ok": True, "version": version.reference, **now.model_dump(mode="json")})
+        return
+    tags = f", tags: {', '.join(now.tags)}" if now.tags else ""
+    why = f" ({now.reason})" if now.reason else ""
+    output().print(f"{version.reference} is {now.state}{why}{tags}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _summary(version: DatasetVersion) -> dict[str, Any]:
-    manifest = version.manifest.model_dump(mode="json")
-    return {"version": version.reference, "folder": str(version.folder), "manifest": manifest}
+def _who(by: str | None) -> str:
+    import getpass
 
-
-def _prepared(version: DatasetVersion) -> str:
-    counts = version.manifest.counts
-    state = "written" if version.created else "there already, with the same content"
-    parts = ", ".join(f"{part} {rows:,}" for part, rows in version.rows.items())
-    rows = f"{counts['rows_in']:,} rows in, {counts['rows_kept']:,} kept ({parts})"
-    return f"{version.reference} {state}: {rows}\n{version.folder}"
-
-
-def _log_table(found: list[DatasetVersion]) -> Table:
-    columns = ("written (UTC)", "train", "validation", "test", "dropped", "quality", "content")
-    table = Table(Column("version", no_wrap=True, min_width=max(len(version.reference) for version in found)), *columns)
-    for version in found:
-        manifest = version.manifest
-        table.add_row(
-            version.reference,
-            f"{manifest.created_at:%Y-%m-%d %H:%M}",
-            *(f"{rows:,}" for rows in version.rows.values()),
-            f"{sum(manifest.counts['dropped'].values()) + manifest.counts['quarantined']:,}",
-            "-" if manifest.quality_score is None else f"{manifest.quality_score:.3f}",
-            manifest.content_hash[:12],
-        )
-    return table
-
-
-def _statistics_tables(version: DatasetVersion, statistics: dict[str, Any]) -> list[Table]:
-    rows = Table("part", "rows", title=version.reference)
-    for part, count in statistics["rows"].items():
-        rows.add_row(part, f"{count:,}")
-    keys = ["min", "p5", "p25", "p50", "p75", "p95", "mean", "max"]
-    lengths = Table("characters", *keys)
-    for side in ("question", "answer"):
-        values = statistics[f"{side}_characters"]
-        lengths.add_row(side, *(f"{values.get(key, 0):,.0f}" for key in keys))
-    categories = Table("category", *statistics["categories"])
-    for category in statistics["categories"]["train"]:
-        counts = (statistics["categories"][part].get(category, 0) for part in statistics["categories"])
-        categories.add_row(category or "(none)", *(f"{count:,}" for count in counts))
-    return [rows, lengths, categories]
+    if by is not None and not by.strip():
+        raise BadInputError("A name is needed", [Problem("--by", repr(by), "who decides it")])
+    try:
+        return by.strip() if by else getpass.getuser()
+    except (OSError, KeyError) as error:  # a container's user may have no name
+        raise BadInputError("Who decides it?", [Problem("--by", "nothing", "a name")]) from error

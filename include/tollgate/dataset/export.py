@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +14,7 @@ from tollgate.dataset.versions import DatasetVersion
 from tollgate.errors import BadInputError, Problem
 
 Form = Literal["openai", "hugging-face"]
+_ROWS = 4096  # at a time: an export needs no more memory for a larger version
 
 
 def export(version: DatasetVersion, form: Form, target: Path) -> list[Path]:
@@ -46,14 +48,18 @@ def export(version: DatasetVersion, form: Form, target: Path) -> list[Path]:
 
 
 def _write_openai(version: DatasetVersion, folder: Path) -> None:
+    import pyarrow.parquet as pq
+
     for part in SPLITS:
-        with (folder / f"{part}.jsonl").open("wb") as file:
-            for messages in version.read(part)["messages"].to_list():
-                file.write(orjson.dumps({"messages": messages}, option=orjson.OPT_APPEND_NEWLINE))
+        with (folder / f"{part}.jsonl").open("wb") as file, pq.ParquetFile(version.file(part)) as rows:
+            for batch in rows.iter_batches(_ROWS, columns=["messages"]):
+                for row in batch.to_pylist():
+                    file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
 
 
 def _write_hugging_face(version: DatasetVersion, folder: Path) -> None:
     from datasets import Dataset, DatasetDict
 
-    parts = {part: Dataset.from_parquet(str(version.file(part)), keep_in_memory=True) for part in SPLITS}
-    DatasetDict(parts).save_to_disk(str(folder))
+    with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as cache:  # mapped, not loaded
+        parts = {part: Dataset.from_parquet(str(version.file(part)), cache_dir=cache) for part in SPLITS}
+        DatasetDict(parts).save_to_disk(str(folder))

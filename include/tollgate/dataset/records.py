@@ -20,6 +20,7 @@ CHECK_TYPES = {
     "duplicates": "duplicate_check",
     "quality": "quality_score",
     "contract": "contract",
+    "contamination": "contamination_check",
     "split": "leak_check",
 }
 """``check_type`` of each gate's row in ``dataset_quality_logs``."""

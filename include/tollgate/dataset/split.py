@@ -7,17 +7,25 @@ ones.
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from tollgate.dataset.schema import Split
+import numpy as np
+
+from tollgate.dataset.schema import SPLITS, Split
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import polars as pl
+
+    Keys = npt.NDArray[np.uint64]
 
 SMALLEST_STRATUM = 10
 """Categories with fewer rows than this are split together, as one stratum."""
 
 _HELD_OUT: dict[Split, int] = {"train": 0, "validation": 1, "test": 2}
+_ENOUGH = 0.5  # a part that wants less than half a row gets none
 
 
 @dataclass(frozen=True)
@@ -29,71 +37,111 @@ class Shares:
 
 
 def assign(
-    keys: Sequence[str], clusters: Sequence[int], categories: Sequence[str | None], shares: Shares, seed: int = 0
-) -> list[Split]:
+    keys: Keys,
+    clusters: npt.NDArray[np.int64],
+    categories: Sequence[str | None] | pl.Series,
+    shares: Shares,
+    seed: int = 0,
+) -> pl.Series:
     """Choose the part of each row.
 
     Args:
-        keys: A text for each row that depends on its content alone, such as its id.
+        keys: A number for each row that depends on its content alone.
         clusters: The near-duplicate cluster of each row.
         categories: What to stratify by; a cluster counts for the category most of its rows have.
         shares: How much validation and test get, in every stratum, as near as whole clusters allow.
         seed: Another seed, another split.
 
     Returns:
-        The part of each row, in the order of the rows.
+        The part of each row as text, in the order of the rows.
     """
-    members: dict[int, list[int]] = defaultdict(list)
-    for row, cluster in enumerate(clusters):
-        members[cluster].append(row)
-    strata: dict[str, list[list[int]]] = defaultdict(list)
-    sizes = Counter(category or "" for category in categories)
-    for rows in members.values():
-        counts = Counter(categories[row] or "" for row in rows)
-        category = min(counts, key=lambda name: (-counts[name], name))
-        strata[category if sizes[category] >= SMALLEST_STRATUM else ""].append(rows)
-    parts: list[Split] = ["train"] * len(keys)
+    import polars as pl
+
+    rows = pl.DataFrame({"cluster": clusters, "key": keys, "category": _in_order(categories)})
+    found = _clusters(rows)
+    found = found.with_columns(pl.Series("order", _mixed(found["key"].to_numpy(), seed), dtype=pl.UInt64))
+    found = found.sort("stratum", "order", "key", "cluster")
+    found = found.with_columns(_parts(found["stratum"], found["rows"].to_numpy(), shares))
+    return rows.select("cluster").join(
+        found.select("cluster", "part"), on="cluster", how="left", maintain_order="left"
+    )["part"]
+
+
+def _in_order(categories: Sequence[str | None] | pl.Series) -> pl.Series:
+    """Categories as a column that sorts by name, and quickly; nothing becomes the empty name."""
+    import polars as pl
+
+    named = pl.Series("category", categories, dtype=pl.String).fill_null("")
+    return named.cast(pl.Enum(pl.concat([named, pl.Series([""])]).unique().sort()))
+
+
+def _clusters(rows: pl.DataFrame) -> pl.DataFrame:
+    """Each cluster with its number of rows, its least key, and the stratum that it counts for."""
+    import polars as pl
+
+    counted = rows.group_by("cluster", "category").agg(pl.len().alias("rows"), pl.col("key").min())
+    found = (
+        counted.sort("rows", "category", descending=[True, False])
+        .group_by("cluster", maintain_order=True)
+        .agg(pl.col("category").first(), pl.col("rows").sum(), pl.col("key").min())
+    )
+    sizes = counted.group_by("category").agg(pl.col("rows").sum().alias("size"))
+    large = pl.col("size") >= SMALLEST_STRATUM
+    stratum = pl.when(large).then("category").otherwise(pl.lit("", rows["category"].dtype)).alias("stratum")
+    return found.join(sizes, on="category").select("cluster", "rows", "key", stratum)
+
+
+def _mixed(keys: Keys, seed: int) -> Keys:
+    """Keys in another order for every seed: the finaliser of SplitMix64 (Steele, Lea, Flood 2014)."""
+    mixed = keys + np.uint64(seed * 0x9E3779B97F4A7C15 % 2**64)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+def _parts(strata: pl.Series, sizes: npt.NDArray[np.uint32], shares: Shares) -> pl.Series:
+    """The part of each cluster; the clusters of a stratum stand together, in the order in which they are dealt."""
+    import polars as pl
+
+    parts = np.zeros(len(sizes), np.int8)
     owed: dict[Split, float] = {"test": 0.0, "validation": 0.0}
-    for category in sorted(strata):
-        _assign_stratum(sorted(strata[category], key=lambda rows: _order(seed, keys, rows)), shares, parts, owed)
-    return parts
+    ends = np.flatnonzero(np.diff(strata.rle_id().to_numpy(), append=-1)) + 1
+    start = 0
+    for end in ends.tolist():
+        _deal(sizes[start:end], parts[start:end], shares, owed)
+        start = end
+    return pl.Series("part", parts).replace_strict(range(len(SPLITS)), SPLITS, return_dtype=pl.String)
 
 
-def _order(seed: int, keys: Sequence[str], rows: Sequence[int]) -> bytes:
-    return hashlib.sha256(f"{seed}/{min(keys[row] for row in rows)}".encode()).digest()
-
-
-def _assign_stratum(
-    clusters: Sequence[Sequence[int]], shares: Shares, parts: list[Split], owed: dict[Split, float]
-) -> None:
+def _deal(sizes: npt.NDArray[np.uint32], parts: npt.NDArray[np.int8], shares: Shares, owed: dict[Split, float]) -> None:
     """Fill test and validation from the front; what rounding leaves over or short is owed to the next stratum."""
-    total = sum(map(len, clusters))
+    total = int(sizes.sum())
     wanted: dict[Split, float] = {
         "test": total * shares.test + owed["test"],
         "validation": total * shares.validation + owed["validation"],
     }
-    for rows in clusters:
-        part = next((name for name in wanted if wanted[name] >= len(rows) - 0.5), None)
-        if part is None:
-            continue
-        wanted[part] -= len(rows)
-        for row in rows:
-            parts[row] = part
+    for place, rows in enumerate(sizes.tolist()):
+        if max(wanted.values()) < _ENOUGH:
+            break
+        part = next((name for name in wanted if wanted[name] >= rows - _ENOUGH), None)
+        if part is not None:
+            wanted[part] -= rows
+            parts[place] = SPLITS.index(part)
     owed.update(wanted)
 
 
-def without_leaks(declared: Sequence[Split], clusters: Sequence[int]) -> list[Split | None]:
+def without_leaks(declared: Sequence[Split] | pl.Series, clusters: npt.NDArray[np.int64]) -> pl.Series:
     """Take the parts that rows declare, without those that would leak into a more held-out part.
 
     Where a near-duplicate cluster stands in several parts, only its rows in the most held-out one stay (test before
     validation before train).
 
     Returns:
-        The part of each row, or None for a row that must go.
+        The part of each row as text, or nothing for a row that must go.
     """
-    furthest: dict[int, int] = {}
-    for part, cluster in zip(declared, clusters, strict=True):
-        furthest[cluster] = max(furthest.get(cluster, 0), _HELD_OUT[part])
-    return [
-        part if _HELD_OUT[part] == furthest[cluster] else None for part, cluster in zip(declared, clusters, strict=True)
-    ]
+    import polars as pl
+
+    rows = pl.DataFrame({"part": declared, "cluster": clusters}, schema_overrides={"part": pl.String})
+    held_out = pl.col("part").replace_strict(_HELD_OUT, return_dtype=pl.Int8)
+    furthest = held_out == held_out.max().over("cluster")
+    return rows.select(pl.when(furthest).then("part"))["part"]

@@ -8,13 +8,11 @@ there already.
 from __future__ import annotations
 
 import datetime as dt
-import fcntl
 import hashlib
-import os
 import re
 import shutil
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +20,12 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tollgate import __version__
+from tollgate.dataset import lifecycle
+from tollgate.dataset.locks import locked, sync
+from tollgate.dataset.report import REPORT_PAGE, render
 from tollgate.dataset.schema import SPLITS, Split
 from tollgate.errors import BadInputError, Problem
+from tollgate.gates.text_buffers import buffers, text_column
 from tollgate.settings import settings as process_settings
 
 if TYPE_CHECKING:
@@ -32,9 +34,13 @@ if TYPE_CHECKING:
 COLUMNS = ("id", "messages", "category", "source", "quality_score", "cluster")
 """Columns of ``train.parquet``, ``validation.parquet`` and ``test.parquet``."""
 
+_HASHED_ROWS = 65_536  # at a time; part of the content hash's definition
+
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 _FOLDER = re.compile(r"v([1-9]\d*)")
-_REFERENCE = re.compile(r"(?P<name>[^@]+)@(?:v(?P<number>[1-9]\d*)|(?P<latest>latest))")
+_REFERENCE = re.compile(
+    r"(?P<name>[^@]+)@(?:v(?P<number>[1-9]\d*)|(?P<latest>latest)|(?P<tag>(?!v\d)[a-z0-9][a-z0-9._-]{0,49}))"
+)
 
 
 class Source(BaseModel):
@@ -116,10 +122,32 @@ def content_hash(
     head = {"settings": gate_settings, "sources": sorted(source.sha256 for source in sources)}
     digest.update(orjson.dumps(head, option=orjson.OPT_SORT_KEYS))
     for part in SPLITS:
-        for row in parts[part].select("id", "messages", "category", "source").iter_rows():
-            digest.update(orjson.dumps([part, *row]))
-            digest.update(b"\n")
+        digest.update(orjson.dumps([part, parts[part].height]))
+        for column in _flat_columns(parts[part]):
+            _add_texts(digest, column)
     return digest.hexdigest()
+
+
+def _flat_columns(rows: pl.DataFrame) -> Iterator[pl.Series]:
+    """What a version's rows say, as columns of text; how many turns a row has comes before its turns."""
+    import polars as pl
+
+    yield from (rows["id"], rows["category"], rows["source"])
+    yield rows["messages"].list.len().cast(pl.String)
+    turns = rows["messages"].explode().struct
+    yield from (turns.field("role"), turns.field("content"))
+
+
+def _add_texts(digest: hashlib._Hash, column: pl.Series) -> None:
+    """Add the length in bytes of each text (nothing has -1) and all bytes, block by block, however they are stored."""
+    import polars as pl
+
+    for start in range(0, len(column), _HASHED_ROWS):
+        block = column[start : start + _HASHED_ROWS].cast(pl.String)
+        lengths = block.str.len_bytes().cast(pl.Int64).fill_null(-1)
+        digest.update(lengths.to_numpy().astype("<i8").tobytes())
+        offsets, data = buffers(text_column(block.to_arrow()))
+        digest.update(data[offsets[0] : offsets[-1]].data)
 
 
 def write(
@@ -141,7 +169,7 @@ def write(
         gate_settings: Settings of the gates, as JSON values.
         sources: The files that the rows come from.
         counts: Rows in, dropped, masked; the rows of each part are added as ``splits``.
-        report: What goes into ``report.json``.
+        report: What goes into ``report.json``, together with the manifest as ``version``, and is shown as a page.
         attachments: Files and folders to keep with the version.
         root: Folder of all datasets; the settings' unless told.
 
@@ -152,7 +180,7 @@ def write(
     digest = content_hash(parts, gate_settings, sources)
     folder = (root or process_settings().datasets) / name
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
+    with locked(folder):
         existing = list_versions(name, root)
         for version in existing:
             if version.manifest.content_hash == digest:
@@ -169,12 +197,18 @@ def write(
             code_version=__version__,
             created_at=dt.datetime.now(dt.UTC),
         )
-        return _place(folder, manifest, parts, report, attachments)
+        whole = {**report, "version": manifest.model_dump(mode="json")}
+        with tempfile.TemporaryDirectory(prefix=".report-", dir=folder) as scratch:
+            page = Path(scratch) / REPORT_PAGE
+            page.write_text(render(whole), encoding="utf-8")
+            return _place(folder, manifest, parts, whole, [*attachments, page])
 
 
 def _mean_quality(parts: Mapping[Split, pl.DataFrame]) -> float | None:
-    scores = [score for part in SPLITS for score in parts[part]["quality_score"].to_list()]
-    return round(sum(scores) / len(scores), 4) if scores else None
+    import polars as pl
+
+    scores = pl.concat([parts[part]["quality_score"] for part in SPLITS])
+    return round(float(scores.sum()) / len(scores), 4) if len(scores) else None
 
 
 def _place(
@@ -188,35 +222,18 @@ def _place(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     for part in SPLITS:
-        parts[part].select(COLUMNS).write_parquet(temporary / f"{part}.parquet")
+        parts[part].select(COLUMNS).write_parquet(temporary / f"{part}.parquet", compression_level=1)
     for path in attachments:
         copy = shutil.copytree if path.is_dir() else shutil.copyfile
         copy(path, temporary / path.name)
     (temporary / "report.json").write_bytes(orjson.dumps(report, option=orjson.OPT_INDENT_2))
     (temporary / "manifest.json").write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
     for path in (*temporary.iterdir(), temporary):
-        _sync(path)
+        sync(path)
     target = folder / f"v{manifest.version}"
     temporary.rename(target)
-    _sync(folder)
+    sync(folder)
     return DatasetVersion(folder=target, manifest=manifest, created=True)
-
-
-def _sync(path: Path) -> None:
-    """Make sure that what was written survives a power cut before it gets its name."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _locked(folder: Path) -> Generator[None]:
-    """Hold the dataset's lock; the kernel frees it when the process ends, however it ends."""
-    with (folder / ".lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def check_name(name: str) -> None:
@@ -262,24 +279,35 @@ def _read(folder: Path) -> DatasetVersion:
 
 
 def resolve(reference: str, root: Path | None = None) -> DatasetVersion:
-    """Find the version that a reference names: ``name@v<number>``, or ``name@latest``.
+    """Find the version that a reference names: ``name@v<number>``, ``name@<tag>``, or ``name@latest``.
+
+    The latest is the newest version that is neither deprecated nor archived.
 
     Raises:
         BadInputError: The reference is malformed, or there is no such version; says which ones there are.
     """
     match = _REFERENCE.fullmatch(reference)
     if not match:
-        raise BadInputError(
-            "No reference to a dataset", [Problem("dataset", repr(reference[:120]), "name@v3 or name@latest")]
-        )
+        problem = Problem("dataset", repr(reference[:120]), "name@v3, name@tag or name@latest")
+        raise BadInputError("No reference to a dataset", [problem])
     versions = list_versions(match["name"], root)
     if not versions:
         known = ", ".join(list_names(root)) or "none yet"
         raise BadInputError("There is no such dataset", [Problem("dataset", repr(match["name"]), f"one of: {known}")])
     if match["latest"]:
-        return versions[-1]
+        return _latest(match["name"], versions)
+    tags = lifecycle.read(versions[0].folder.parent).tags()
+    number = int(match["number"]) if match["number"] else tags.get(match["tag"])
     for version in versions:
-        if version.number == int(match["number"]):
+        if version.number == number:
             return version
-    known = ", ".join(version.reference for version in versions)
+    known = ", ".join([*(version.reference for version in versions), *(f"{match['name']}@{tag}" for tag in tags)])
     raise BadInputError("There is no such version", [Problem("dataset", reference, f"one of: {known}")])
+
+
+def _latest(name: str, versions: Sequence[DatasetVersion]) -> DatasetVersion:
+    newest = lifecycle.newest_active(versions)
+    if newest is None:
+        problem = Problem("dataset", f"{name}@latest", "a version that is neither deprecated nor archived")
+        raise BadInputError("No version of the dataset is active", [problem])
+    return newest

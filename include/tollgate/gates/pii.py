@@ -1,72 +1,73 @@
 """Personal data: finding it in Korean text and masking it, for example ``[주민등록번호]``.
 
-Found: resident and foreigner registration numbers, telephone numbers, e-mail addresses, card numbers, and names of
-persons. Numbers are masked on their format; a checksum or a possible date only raises the confidence. Matching runs
-on a copy of the text in which full-width characters, dashes and spaces are ASCII, character by character, so that
-positions stay the same. Hangul counts as a word character in regular expressions, so numbers are delimited by what is
-no digit, never by ``\\b``: a particle attached to a number or an address ("…co.kr입니다") doesn't hide it.
+Numbers, addresses and plates are found by format (:mod:`tollgate.gates.pii_patterns`): masked on their format, while a
+checksum, a possible date or a word beside them raises the confidence. Names of persons: :mod:`tollgate.gates.names`.
 
-Names are found by rules alone, tuned for precision: see :mod:`tollgate.gates.names`.
+Columns of texts are read as bytes first (:mod:`tollgate.gates.pii_kernels`), so that only texts that may hold something
+become Python strings. Masking a masked text changes nothing: a text is searched again until nothing is found.
 """
 
 from __future__ import annotations
 
-import datetime as dt
 import re
-from collections.abc import Callable, Collection, Iterable
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
-from tollgate.gates import names
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 
-Kind = Literal["resident_number", "card", "phone", "email", "name"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
-LABELS: dict[Kind, str] = {
-    "resident_number": "[주민등록번호]",
-    "card": "[카드번호]",
-    "phone": "[전화번호]",
-    "email": "[이메일]",
-    "name": "[이름]",
-}
-NUMBERS: tuple[Kind, ...] = ("resident_number", "card", "phone", "email")
-"""The kinds that are no matter of language, and so are looked for in structured text too."""
+from tollgate.gates import names, pii_patterns
+from tollgate.gates.pii_kinds import KINDS, LABELS, NUMBERS, Finding, Findings, Kind
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import pyarrow as pa
+
+__all__ = [
+    "KINDS",
+    "LABELS",
+    "NUMBERS",
+    "Finding",
+    "Findings",
+    "Kind",
+    "Masked",
+    "MaskedColumn",
+    "PersonalDataSettings",
+    "excerpt",
+    "find",
+    "find_column",
+    "is_structured",
+    "mask",
+    "mask_column",
+]
 
 _EXCERPT = 24
-
-_WIDE = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
-_DASHES = dict.fromkeys(map(ord, "‐‑‒–—―−﹣ㅡ"), "-")
-_SPACES = dict.fromkeys(map(ord, "\u00a0\u2002\u2003\u2007\u2009\u202f\u3000\t"), " ")
-_TO_ASCII: dict[int, int | str] = {**_WIDE, **_DASHES, **_SPACES}
-
-_RESIDENT = re.compile(
-    r"(?<!\d)(?<!\d-)(?P<birth>\d{6})(?P<gap> {0,2}-? {0,2})(?P<rest>[1-8](?:\d{6}|[*xX●○]{6}))(?!\d)(?!-\d)"
-)
-_CARD = re.compile(
-    r"(?<!\d)(?<!\d-)"
-    r"(?:\d{4}(?P<gap> ?-? ?)\d{4}(?P=gap)\d{4}(?P=gap)\d{4}|3[47]\d{2}[ -]?\d{6}[ -]?\d{5})"
-    r"(?!\d)(?!-\d)"
-)
-_PHONE = re.compile(
-    r"(?<!\d)(?<!\d-)(?:"
-    r"(?:\+ ?82[ -]?\(?0?\)?|\(?0)1[016789]\)?[ .-]{0,3}\d{3,4}[ .-]{0,3}\d{4}"
-    r"|(?:\+ ?82[ -]?\(?0?\)?|\(?0)(?:2|[3-6][1-5]|70|50\d)(?:\) {0,2}| ?[-.] ?| )\d{3,4}(?: ?[-.] ?| )\d{4}"
-    r")(?!\d)(?!-\d)"
-)
-_EMAIL = re.compile(
-    r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9][A-Za-z0-9._%+-]{0,63} ?@ ?"
-    r"(?:[A-Za-z0-9-]{1,63}\.){1,5}[A-Za-z]{2,24}(?![A-Za-z0-9])"
-)
+_CHUNK = 50_000
 _STRING_LITERAL = re.compile(r'"(?:[^"\\]|\\.)*"')
+_ESCAPE = re.compile(r"\\(?:u[0-9a-fA-F]{4}|.)", re.DOTALL)
+
+Search = Callable[[list[str]], list[list[Finding]]]
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One piece of personal data: where in the text, of which kind, and how sure (0 to 1)."""
+class PersonalDataSettings(BaseModel):
+    """What counts as personal data, and what stands in its place."""
 
-    kind: Kind
-    start: int
-    end: int
-    confidence: float
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kinds: tuple[Kind, ...] = Field(KINDS, description="Kinds of personal data to look for.")
+    allow: tuple[str, ...] = Field(
+        (),
+        repr=False,
+        description="Texts that are no personal data, such as the company's own number; "
+        "compared without spaces and dashes.",
+    )
+    names: Literal["fast", "accurate", "off"] = Field("fast", description="How names of persons are looked for.")
+    pseudonyms: bool = Field(
+        False, description="Number the labels: within a dialogue, the same value has the same label, such as [이름1]."
+    )
 
 
 @dataclass(frozen=True)
@@ -77,30 +78,88 @@ class Masked:
     counts: dict[Kind, int]
 
 
+@dataclass(frozen=True, eq=False)
+class MaskedColumn:
+    """A column of texts without what was found in them, and the findings with positions in the texts given."""
+
+    texts: pa.LargeStringArray
+    findings: Findings
+
+
 def find(text: str, kinds: Collection[Kind] = KINDS, allow: Collection[str] = ()) -> list[Finding]:
     """Find personal data in a text, from left to right and without overlaps.
 
     Args:
         text: The text; structured text (a JSON object or array) is searched inside its strings only, and for
-            numbers and addresses only, so that masking can't change its structure or its labels.
+            numbers only, so that masking can't change its structure or its labels.
         kinds: What to look for.
         allow: Texts that are no personal data, such as the company's own number; compared without spaces and dashes.
 
     Returns:
         Findings with positions in ``text``.
     """
-    if not is_structured(text):
-        return _find(text, kinds, allow)
-    wanted = [kind for kind in kinds if kind in NUMBERS]
-    found = []
-    for literal in _STRING_LITERAL.finditer(text):
-        inside = literal.group()[1:-1]
-        offset = literal.start() + 1
-        found += [
-            Finding(one.kind, one.start + offset, one.end + offset, one.confidence)
-            for one in _find(inside, wanted, allow)
-        ]
-    return found
+    return _settled_text(text, kinds, allow).findings
+
+
+def mask(text: str, kinds: Collection[Kind] = KINDS, allow: Collection[str] = ()) -> Masked:
+    """Replace personal data by labels such as ``[이름]``; masking a masked text changes nothing."""
+    settled = _settled_text(text, kinds, allow)
+    return Masked(settled.text, dict(Counter(one.kind for one in settled.findings)))
+
+
+def find_column(texts: pa.Array | pa.ChunkedArray | list[str], settings: PersonalDataSettings) -> Findings:
+    """Find personal data in a column of texts: what :func:`find` finds in each."""
+    return mask_column(texts, settings.model_copy(update={"pseudonyms": False})).findings
+
+
+def mask_column(
+    texts: pa.Array | pa.ChunkedArray | list[str],
+    settings: PersonalDataSettings,
+    findings: Findings | None = None,
+    groups: npt.NDArray[np.int64] | None = None,
+) -> MaskedColumn:
+    """Replace personal data in a column of texts by labels.
+
+    Args:
+        texts: The texts; what is nothing becomes the empty text.
+        settings: What to look for, and how labels are numbered.
+        findings: What :func:`find_column` found in these texts with these settings, if it is known already.
+        groups: The dialogue of each text, for pseudonyms that stay the same within it; without, each text is its own.
+
+    Returns:
+        The masked texts, and all findings with positions in ``texts``.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from tollgate.gates.text_buffers import text_column
+
+    column = text_column(texts)
+    first = _search_column(column, settings) if findings is None else findings
+    if not len(first):
+        return MaskedColumn(column, first)
+    rows, by_row = first.rows(), _by_row(first)
+    originals = column.take(pa.array(rows)).to_pylist()
+    labels: _Labels = _Labels()
+    if settings.pseudonyms:
+        labels = _Pseudonyms(rows if groups is None else groups[rows], originals)
+    settled = _settle(originals, by_row, _column_search(settings), labels)
+    replaced = np.zeros(len(column), np.bool_)
+    replaced[rows] = True
+    masked = pc.replace_with_mask(
+        column, pa.array(replaced), pa.array([one.text for one in settled], pa.large_string())
+    )
+    pairs = ((int(row), one) for row, text in zip(rows, settled, strict=True) for one in text.findings)
+    return MaskedColumn(masked, Findings.of(pairs))
+
+
+def excerpt(masked: str, kind: Kind) -> str:
+    """A few words around the first label of a kind in a masked text, for a report."""
+    label = re.search(rf"\[{re.escape(LABELS[kind][1:-1])}[0-9]*\]", masked)
+    if label is None:
+        return ""
+    left, right = max(0, label.start() - _EXCERPT), label.end() + _EXCERPT
+    return ("…" if left else "") + masked[left:right].replace("\n", " ") + ("…" if right < len(masked) else "")
 
 
 def is_structured(text: str) -> bool:
@@ -117,111 +176,215 @@ def is_structured(text: str) -> bool:
     return True
 
 
-def mask(text: str, kinds: Collection[Kind] = KINDS, allow: Collection[str] = ()) -> Masked:
-    """Replace personal data by labels such as ``[이름]``.
+class _Labels:
+    """What stands in the place of a value."""
 
-    Masking a masked text changes nothing: the text is searched again until nothing is found.
-    """
-    counts: dict[Kind, int] = {}
-    while found := find(text, kinds, allow):
+    def label(self, text: int, kind: Kind, value: str) -> str:
+        """The label of a value in the text of that index."""
+        return LABELS[kind]
+
+
+class _Pseudonyms(_Labels):
+    """Labels with a number for each value, counted within a group of texts; no number that is there is given again."""
+
+    def __init__(self, groups: npt.NDArray[np.int64], texts: Sequence[str]) -> None:
+        self._groups = groups.tolist()
+        self._numbers: dict[tuple[int, Kind, str], int] = {}
+        self._highest: Counter[tuple[int, str]] = Counter()
+        for group, text in zip(self._groups, texts, strict=True):
+            for start, end in pii_patterns.labels(text):
+                name = text[start + 1 : end - 1].rstrip("0123456789")
+                number = int(text[start + 1 + len(name) : end - 1] or 0)
+                self._highest[group, name] = max(self._highest[group, name], number)
+
+    def label(self, text: int, kind: Kind, value: str) -> str:
+        group, name = self._groups[text], LABELS[kind][1:-1]
+        key = (group, kind, _bare(value))
+        if key not in self._numbers:
+            self._highest[group, name] += 1
+            self._numbers[key] = self._highest[group, name]
+        return f"[{name}{self._numbers[key]}]"
+
+
+@dataclass(frozen=True)
+class _Settled:
+    """A masked text and all that was found in the original, from left to right."""
+
+    text: str
+    findings: list[Finding]
+
+
+class _Masking:
+    """A text and what was found in it so far, with the label of each finding."""
+
+    def __init__(self, original: str) -> None:
+        self.original = original
+        self.found: list[tuple[Finding, str]] = []
+
+    def add(self, one: Finding, label: str) -> None:
+        self.found.append((one, label))
+        self.found.sort(key=lambda pair: pair[0].start)
+
+    def text(self) -> str:
         pieces, position = [], 0
-        for one in found:
-            pieces += [text[position : one.start], LABELS[one.kind]]
+        for one, label in self.found:
+            pieces += [self.original[position : one.start], label]
             position = one.end
-            counts[one.kind] = counts.get(one.kind, 0) + 1
-        text = "".join([*pieces, text[position:]])
-    return Masked(text, counts)
+        return "".join([*pieces, self.original[position:]])
+
+    def in_original(self, one: Finding) -> Finding:
+        """A finding in the masked text, which lies beside all labels, with its position in the original."""
+        starts, shifts, shift = [0], [0], 0
+        for known, label in self.found:
+            shift += known.end - known.start - len(label)
+            starts.append(known.end - shift)
+            shifts.append(shift)
+        moved = shifts[bisect_right(starts, one.start) - 1]
+        return Finding(one.kind, one.start + moved, one.end + moved, one.confidence)
 
 
-def excerpt(masked: str, kind: Kind) -> str:
-    """A few words around the first label of a kind in a masked text, for a report."""
-    label = LABELS[kind]
-    start = masked.find(label)
-    if start < 0:
-        return ""
-    left, right = max(0, start - _EXCERPT), start + len(label) + _EXCERPT
-    return ("…" if left else "") + masked[left:right].replace("\n", " ") + ("…" if right < len(masked) else "")
+def _settle(texts: Sequence[str], first: Sequence[list[Finding]], search: Search, labels: _Labels) -> list[_Settled]:
+    """Mask what was found first, then search the masked texts again until nothing is found in any."""
+    maskings = [_Masking(text) for text in texts]
+    results = ["" for _ in texts]
+    found: Mapping[int, list[Finding]] = dict(enumerate(first))
+    while found:
+        for index, new in found.items():
+            masking = maskings[index]
+            for one in [masking.in_original(one) for one in new]:
+                masking.add(one, labels.label(index, one.kind, masking.original[one.start : one.end]))
+            results[index] = masking.text()
+        again = [index for index in found if maskings[index].found]
+        found = {
+            index: new for index, new in zip(again, search([results[index] for index in again]), strict=True) if new
+        }
+    return [
+        _Settled(result, [one for one, _ in masking.found]) for result, masking in zip(results, maskings, strict=True)
+    ]
 
 
-def _find(text: str, kinds: Collection[Kind], allow: Collection[str]) -> list[Finding]:
-    plain = text.translate(_TO_ASCII)
-    allowed = {_bare(one) for one in allow}
-    found: list[Finding] = []
-    for kind in KINDS:  # in order of how specific a format is: an earlier kind keeps what it has
-        if kind not in kinds:
-            continue
-        for one in _FINDERS[kind](plain):
-            overlaps = any(one.start < other.end and other.start < one.end for other in found)
-            if not overlaps and _bare(plain[one.start : one.end]) not in allowed:
-                found.append(one)
-    return sorted(found, key=lambda one: one.start)
+def _settled_text(text: str, kinds: Collection[Kind], allow: Collection[str]) -> _Settled:
+    allowed = _allowed(allow)
+
+    def search(texts: list[str]) -> list[list[Finding]]:
+        return [_search(one, kinds, allowed) for one in texts]
+
+    return _settle([text], search([text]), search, _Labels())[0]
+
+
+def _search(text: str, kinds: Collection[Kind], allowed: frozenset[str]) -> list[Finding]:
+    """Search a text once."""
+    structured = is_structured(text)
+    found = _numbers(text, pii_patterns.ANY, structured)
+    if "name" in kinds and not structured:
+        found = _with_names(text, found, [Finding("name", *one) for one in names.find(text)])
+    return _wanted(text, found, kinds, allowed)
+
+
+def _wanted(text: str, found: list[Finding], kinds: Collection[Kind], allowed: frozenset[str]) -> list[Finding]:
+    return [one for one in found if one.kind in kinds and not (allowed and _bare(text[one.start : one.end]) in allowed)]
+
+
+def _numbers(text: str, may_hold: int, structured: bool) -> list[Finding]:
+    """Everything but names in a text, searched once."""
+    if not structured:
+        return pii_patterns.find(pii_patterns.normalised(text), may_hold)
+    plain = pii_patterns.normalised(_ESCAPE.sub(lambda escape: "\0" * len(escape.group()), text))
+    literals = [literal.span() for literal in _STRING_LITERAL.finditer(text)]
+    return [
+        one
+        for one in pii_patterns.find(plain, may_hold, with_addresses=False)
+        if any(start < one.start and one.end < end for start, end in literals)
+    ]
+
+
+def _with_names(text: str, found: list[Finding], people: list[Finding]) -> list[Finding]:
+    """Add names, but none that overlaps a label or another finding."""
+    labels = pii_patterns.labels(text)
+    apart = [
+        one
+        for one in people
+        if one.start < one.end and not any(one.start < end and start < one.end for start, end in labels)
+    ]
+    return pii_patterns.without_overlaps(found + apart) if apart else found
 
 
 def _bare(text: str) -> str:
-    return text.translate(_TO_ASCII).replace(" ", "").replace("-", "").lower()
+    return re.sub(r"[\s-]", "", pii_patterns.normalised(text)).lower()
 
 
-def _resident_numbers(text: str) -> Iterable[Finding]:
-    for match in _RESIDENT.finditer(text):
-        birth, rest = match["birth"], match["rest"]
-        dated = _is_birthday(birth, rest[0])
-        if "-" not in match["gap"] and not dated:
-            continue  # thirteen digits alone may be any number: only a possible date makes them personal
-        confidence = 0.8 + 0.1 * dated + 0.09 * _resident_checksum(birth + rest)
-        yield Finding("resident_number", match.start(), match.end(), round(confidence, 2))
+def _allowed(allow: Collection[str]) -> frozenset[str]:
+    return frozenset(_bare(one) for one in allow)
 
 
-def _is_birthday(birth: str, century: str) -> bool:
-    year = (2000 if century in "3478" else 1900) + int(birth[:2])
-    try:
-        dt.date(year, int(birth[2:4]), int(birth[4:]))
-    except ValueError:
-        return False
-    return True
+def _column_search(settings: PersonalDataSettings) -> Search:
+    import pyarrow as pa
+
+    def search(texts: list[str]) -> list[list[Finding]]:
+        found: list[list[Finding]] = [[] for _ in texts]
+        findings = _search_column(pa.array(texts, pa.large_string()), settings)
+        for row, one in zip(findings.rows(), _by_row(findings), strict=True):
+            found[row] = one
+        return found
+
+    return search
 
 
-def _resident_checksum(digits: str) -> bool:
-    """Whether the last digit fits: weights 2-9, 2-5, modulo 11 (numbers given since October 2020 carry none)."""
-    if not digits.isdigit():
-        return False
-    total = sum(
-        int(digit) * weight for digit, weight in zip(digits, (2, 3, 4, 5, 6, 7, 8, 9, 2, 3, 4, 5), strict=False)
+def _by_row(findings: Findings) -> list[list[Finding]]:
+    """The findings of each row that has any, in the order of the rows."""
+    by_row: dict[int, list[Finding]] = {}
+    columns = (findings.row, findings.start, findings.end, findings.kind, findings.confidence)
+    for row, start, end, kind, confidence in zip(*(column.tolist() for column in columns), strict=True):
+        by_row.setdefault(row, []).append(Finding(KINDS[kind], start, end, round(confidence, 4)))
+    return [by_row[row] for row in sorted(by_row)]
+
+
+def _search_column(column: pa.LargeStringArray, settings: PersonalDataSettings) -> Findings:
+    """Search each text of a column once."""
+    import pyarrow as pa
+
+    from tollgate.gates.pii_kernels import signals
+    from tollgate.gates.text_buffers import buffers
+
+    flags = signals(*buffers(column))
+    people = _names(column, settings)
+    rows = np.fromiter(people, np.int64, len(people))
+    if set(settings.kinds) - {"name"}:
+        rows = np.union1d(rows, np.flatnonzero(flags & pii_patterns.ANY))
+    allowed = _allowed(settings.allow)
+    found: list[tuple[int, Finding]] = []
+    for chunk in np.array_split(rows, max(1, -(-len(rows) // _CHUNK))):
+        texts = column.take(pa.array(chunk)).to_pylist()
+        for row, text, may_hold in zip(chunk.tolist(), texts, flags[chunk].tolist(), strict=True):
+            structured = bool(may_hold & pii_patterns.MAYBE_STRUCTURED) and is_structured(text)
+            new = _numbers(text, may_hold, structured)
+            if row in people and not structured:
+                new = _with_names(text, new, people[row])
+            found += [(row, one) for one in _wanted(text, new, settings.kinds, allowed)]
+    return Findings.of(found)
+
+
+def _names(column: pa.LargeStringArray, settings: PersonalDataSettings) -> dict[int, list[Finding]]:
+    """The names in each text that has any."""
+    people: dict[int, list[Finding]] = {}
+    if "name" not in settings.kinds or settings.names == "off":
+        return people
+    find_in_column = getattr(names, "find_column", _find_names_in_column)
+    found = find_in_column(column, accurate=settings.names == "accurate")
+    for row, start, end, confidence in zip(*(one.tolist() for one in found), strict=True):
+        people.setdefault(row, []).append(Finding("name", start, end, round(confidence, 4)))
+    return people
+
+
+def _find_names_in_column(
+    column: pa.LargeStringArray, *, accurate: bool
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+    """Row, start, end and confidence of each name, found by rules whether asked to be accurate or not."""
+    found = [(row, *one) for row, text in enumerate(column.to_pylist()) for one in names.find(text)]
+    rows, starts, ends, confidences = zip(*found, strict=True) if found else ((),) * 4
+    return (
+        np.array(rows, np.int64),
+        np.array(starts, np.int32),
+        np.array(ends, np.int32),
+        np.array(confidences, np.float32),
     )
-    return (11 - total % 11) % 10 == int(digits[-1])
-
-
-def _cards(text: str) -> Iterable[Finding]:
-    for match in _CARD.finditer(text):
-        confidence = 0.95 if _luhn(match.group()) else 0.7
-        yield Finding("card", match.start(), match.end(), confidence)
-
-
-def _luhn(number: str) -> bool:
-    """Luhn's checksum (ISO/IEC 7812-1) over the digits of a number."""
-    digits = [int(digit) for digit in number if digit.isdigit()]
-    doubled = [sum(divmod(2 * digit, 10)) for digit in digits[-2::-2]]
-    return (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
-
-
-def _phones(text: str) -> Iterable[Finding]:
-    for match in _PHONE.finditer(text):
-        yield Finding("phone", match.start(), match.end(), 0.9)
-
-
-def _emails(text: str) -> Iterable[Finding]:
-    for match in _EMAIL.finditer(text):
-        yield Finding("email", match.start(), match.end(), 0.95)
-
-
-def _names(text: str) -> Iterable[Finding]:
-    for start, end, confidence in names.find(text):
-        yield Finding("name", start, end, confidence)
-
-
-_FINDERS: dict[Kind, Callable[[str], Iterable[Finding]]] = {
-    "resident_number": _resident_numbers,
-    "card": _cards,
-    "phone": _phones,
-    "email": _emails,
-    "name": _names,
-}

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tollgate.errors import TollgateError
 
-Stage = Literal["ingest", "personal_data", "duplicates", "quality", "split", "contract"]
-STAGES: tuple[Stage, ...] = ("ingest", "personal_data", "duplicates", "quality", "split", "contract")
+Stage = Literal["ingest", "personal_data", "duplicates", "quality", "contamination", "split", "contract"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
 """The steps in their order."""
 
 

@@ -79,8 +79,13 @@ def score_quality(stage: Mapping[str, Any]) -> dict[str, Any]:
     return _run(pipeline.score_quality, stage)
 
 
+def check_contamination(stage: Mapping[str, Any]) -> dict[str, Any]:
+    """Run :func:`tollgate.gates.pipeline.check_contamination` on what ``score_quality`` returned."""
+    return _run(pipeline.check_contamination, stage)
+
+
 def split(stage: Mapping[str, Any]) -> dict[str, Any]:
-    """Run :func:`tollgate.gates.pipeline.split_rows` on what ``score_quality`` returned."""
+    """Run :func:`tollgate.gates.pipeline.split_rows` on what ``check_contamination`` returned."""
     return _run(pipeline.split_rows, stage)
 
 

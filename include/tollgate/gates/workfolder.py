@@ -1,8 +1,15 @@
-"""The folder that the steps of one run share: rows as Parquet, results as JSON, each there as a whole or not at all."""
+"""The folder that the steps of one run share: rows as Arrow files, results as JSON, each there whole or not at all.
+
+Two steps leave whole rows: ``ingest``, and ``personal_data`` with what it masked. The others leave columns: the place
+of each row that they kept among the rows of ``personal_data``, and what they found out about it. So texts are written
+twice in a run, however many steps look at them, and are read by mapping the file into memory.
+"""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +17,12 @@ from tollgate.errors import TollgateError
 from tollgate.gates.results import STAGES, Stage, StageResult
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import polars as pl
+    import pyarrow as pa
+
+_ENDING, _UNFINISHED = ".arrow", ".writing"
 
 
 def make(workdir: Path) -> None:
@@ -26,7 +38,7 @@ def discard(workdir: Path) -> None:
 
 def delete_rows(workdir: Path) -> None:
     """Delete the rows of all steps, which hold personal data at first; results and notes stay."""
-    for path in workdir.glob("*.parquet*"):
+    for path in workdir.glob(f"*{_ENDING}*"):
         path.unlink(missing_ok=True)
 
 
@@ -48,8 +60,59 @@ def finish(workdir: Path, result: StageResult) -> StageResult:
     return result
 
 
-def read_rows(workdir: Path, stage: Stage) -> pl.DataFrame:
-    """The rows that a step left.
+@contextmanager
+def rows_writer(workdir: Path, stage: Stage) -> Generator[Callable[[pa.RecordBatch], None]]:
+    """Leave a step's rows batch by batch; they are there when the block has ended without an error."""
+    import pyarrow as pa
+
+    from tollgate.dataset.schema import ROW_SCHEMA
+
+    temporary = workdir / f"{stage}{_ENDING}{_UNFINISHED}"
+    with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_file(file, ROW_SCHEMA) as writer:
+        yield writer.write_batch
+    temporary.replace(workdir / f"{stage}{_ENDING}")
+
+
+def read_rows(workdir: Path, stage: Stage) -> list[pa.RecordBatch]:
+    """The rows that a step left, in batches that stay in the file until they are looked at.
+
+    Raises:
+        TollgateError: The step has not ended in this folder.
+    """
+    import pyarrow as pa
+
+    read_result(workdir, stage)
+    reader = pa.ipc.open_file(pa.memory_map(str(workdir / f"{stage}{_ENDING}")))
+    return [reader.get_batch(number) for number in range(reader.num_record_batches)]
+
+
+def read_places(
+    workdir: Path, places: npt.NDArray[np.int64], columns: Sequence[str] = ("messages",)
+) -> Iterator[pa.RecordBatch]:
+    """Some columns of the rows of ``personal_data`` at some places, which rise."""
+    import numpy as np
+    import pyarrow as pa
+
+    start = 0
+    for whole in read_rows(workdir, "personal_data"):
+        batch = whole.select(list(columns))
+        first, last = np.searchsorted(places, (start, start + batch.num_rows))
+        if last - first == batch.num_rows:
+            yield batch
+        elif last > first:
+            yield batch.take(pa.array(places[first:last] - start))
+        start += batch.num_rows
+
+
+def write_columns(workdir: Path, stage: Stage, columns: pl.DataFrame) -> None:
+    """Leave what a step found out about the rows that it kept: their ``place``, which rises, and other columns."""
+    temporary = workdir / f"{stage}{_ENDING}{_UNFINISHED}"
+    columns.write_ipc(temporary)
+    temporary.replace(workdir / f"{stage}{_ENDING}")
+
+
+def read_columns(workdir: Path, stage: Stage) -> pl.DataFrame:
+    """The columns that a step left.
 
     Raises:
         TollgateError: The step has not ended in this folder.
@@ -57,18 +120,11 @@ def read_rows(workdir: Path, stage: Stage) -> pl.DataFrame:
     import polars as pl
 
     read_result(workdir, stage)
-    return pl.read_parquet(workdir / f"{stage}.parquet")
-
-
-def write_rows(workdir: Path, stage: Stage, rows: pl.DataFrame) -> None:
-    """Leave a step's rows."""
-    temporary = workdir / f"{stage}.parquet.writing"
-    rows.write_parquet(temporary)
-    temporary.replace(workdir / f"{stage}.parquet")
+    return pl.read_ipc(workdir / f"{stage}{_ENDING}")
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file."""
-    temporary = path.with_name(f"{path.name}.writing")
+    temporary = path.with_name(f"{path.name}{_UNFINISHED}")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)

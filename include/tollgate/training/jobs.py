@@ -14,6 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from tollgate.dataset.lifecycle import check_usable
 from tollgate.dataset.records import record_version
 from tollgate.dataset.versions import DatasetVersion, resolve
 from tollgate.errors import BadInputError, Problem
@@ -189,10 +190,12 @@ def _parse_further(text: str, problems: list[Problem]) -> dict[str, Any]:
 
 def _resolve(reference: str, settings: Settings, problems: list[Problem]) -> DatasetVersion | None:
     try:
-        return resolve(reference, settings.datasets)
+        version = resolve(reference, settings.datasets)
+        check_usable(version)
     except BadInputError as error:
         problems += error.problems or [Problem("dataset", reference, str(error))]
         return None
+    return version
 
 
 def _serving_problems(values: dict[str, Any], base_model: Path, settings: Settings) -> list[Problem]:

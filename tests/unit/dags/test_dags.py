@@ -45,7 +45,8 @@ def test_parsing_a_dag_file_loads_nothing_heavy(name, tmp_path):
 
 def test_prepare_dataset_chains_the_gates_and_always_discards_the_work(dags):
     dag = dags["prepare_dataset"]
-    gates = ["ingest", "mask_personal_data", "drop_duplicates", "score_quality", "split", "check_contract"]
+    gates = ["ingest", "mask_personal_data", "drop_duplicates", "score_quality"]
+    gates += ["check_contamination", "split", "check_contract"]
     for gate, after in zip(gates, [*gates[1:], "write_version"], strict=True):
         assert after in downstream(dag, gate)
     assert dag.get_task("discard_work").is_teardown

@@ -1,3 +1,5 @@
+"""Exports hold every row in its order, and are there as a whole or not at all."""
+
 from __future__ import annotations
 
 import json
@@ -5,9 +7,10 @@ import json
 import polars as pl
 import pytest
 
+from tollgate.dataset import readers
 from tollgate.dataset.export import export
 from tollgate.dataset.schema import Split
-from tollgate.dataset.versions import DatasetVersion, write
+from tollgate.dataset.versions import COLUMNS, DatasetVersion, write
 from tollgate.errors import BadInputError
 
 
@@ -40,7 +43,7 @@ def test_openai_has_a_dialogue_a_line(version, tmp_path):
     export(version, "openai", tmp_path / "out")
     lines = (tmp_path / "out" / "train.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(lines) == version.rows["train"]
-    assert [turn["role"] for turn in json.loads(lines[0])["messages"]] == ["user", "assistant"]
+    assert [json.loads(line)["messages"] for line in lines] == version.read("train")["messages"].to_list()
 
 
 def test_hugging_face_opens_it_with_all_parts(version, tmp_path):
@@ -49,7 +52,18 @@ def test_hugging_face_opens_it_with_all_parts(version, tmp_path):
     export(version, "hugging-face", tmp_path / "out")
     found = load_from_disk(str(tmp_path / "out"))
     assert {part: found[part].num_rows for part in found} == version.rows
-    assert found["train"][0]["messages"] == version.read("train")["messages"].to_list()[0]
+    assert list(found["train"]["messages"]) == version.read("train")["messages"].to_list()
+    assert found["train"].column_names == list(COLUMNS)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["datasets", "out"]
+
+
+def test_what_was_exported_is_read_back(version, tmp_path, monkeypatch):
+    monkeypatch.setattr("tollgate.dataset.export._ROWS", 3)
+    export(version, "openai", tmp_path / "out")
+    rows = [row for _, row in readers.read(tmp_path / "out" / "train.jsonl")]
+    assert [row.model_dump()["messages"][0] for row in rows] == [
+        messages[0] for messages in version.read("train")["messages"].to_list()
+    ]
 
 
 def test_nothing_is_overwritten(version, tmp_path):

@@ -47,7 +47,7 @@ def test_a_version_holds_what_was_written(tmp_path: Path) -> None:
     assert version.read("train").columns == list(versions.COLUMNS)
     assert version.read("train")["messages"][1].to_list()[0] == {"role": "user", "content": "나"}
     assert (version.folder / "note.txt").read_text() == "kept"
-    assert version.report() == {"name": "calls"}
+    assert version.report() == {"name": "calls", "version": version.manifest.model_dump(mode="json")}
     assert versions.resolve("calls@v1", tmp_path / "root").manifest == version.manifest
 
 
@@ -86,8 +86,8 @@ def test_references(tmp_path: Path) -> None:
     for reference, said in [
         ("calls@v3", "one of: calls@v1, calls@v2"),
         ("letters@latest", "one of: calls"),
-        ("calls", "name@v3 or name@latest"),
-        ("calls@v01", "name@v3 or name@latest"),
+        ("calls", "name@v3, name@tag or name@latest"),
+        ("calls@v01", "name@v3, name@tag or name@latest"),
         ("../calls@v1", "small letters"),
     ]:
         with pytest.raises(BadInputError, match=said):

@@ -3,7 +3,7 @@ from collections import Counter
 
 import pytest
 
-from tollgate.dataset.schema import RowError, to_example
+from tollgate.dataset.layouts import RowError, to_example
 from tollgate.demo.messages import labelled_messages
 from tollgate.demo.raw_data import INVERTED_URGENCY, SWAPPED_INTENTS, raw_lines, write_raw
 from tollgate.demo.recipe import ROWS

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -15,7 +14,18 @@ from tollgate.errors import BadInputError, GateRefusedError, TollgateError
 from tollgate.gates import dedup, pipeline, workfolder
 from tollgate.gates.gate_settings import GateSettings
 from tollgate.gates.results import ConservationError, Stage, StageResult, summarise
+from tollgate.gates.steps.personal_data import MaskingAhead
 
+WORDS = (
+    "아침부터 전혀",
+    "어제 저녁에도",
+    "비가 와서",
+    "나무에 가려",
+    "불이 꺼져",
+    "글씨가 작아",
+    "먼지 때문에",
+    "공사로",
+)
 SECRETS = ("홍길동", "123456-1234567", "4111-1111", "010-1234-5678", "a.b@example", "김민수")
 
 
@@ -62,19 +72,10 @@ def test_the_same_again_is_the_same_version(faulty_source: Path, tmp_path: Path)
     assert other.reference == "calls@v2"
 
 
-STEPS: list[Callable[[Path, GateSettings], StageResult]] = [
-    pipeline.mask_personal_data,
-    pipeline.drop_duplicates,
-    pipeline.score_quality,
-    pipeline.split_rows,
-    pipeline.check_contract,
-]
-
-
 def test_every_step_can_be_run_again(faulty_source: Path, tmp_path: Path) -> None:
     settings, workdir = GateSettings(), tmp_path / "work"
     assert pipeline.ingest(faulty_source, workdir, settings) == pipeline.ingest(faulty_source, workdir, settings)
-    for step in STEPS:
+    for step in pipeline.STEPS.values():
         assert step(workdir, settings) == step(workdir, settings)
     written = pipeline.write_version("calls", workdir, settings, tmp_path / "root")
     again = pipeline.write_version("calls", workdir, settings, tmp_path / "root")
@@ -84,7 +85,7 @@ def test_every_step_can_be_run_again(faulty_source: Path, tmp_path: Path) -> Non
 
 
 def test_a_step_out_of_turn_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TollgateError, match="quality has not run"):
+    with pytest.raises(TollgateError, match="contamination has not run"):
         pipeline.split_rows(tmp_path, GateSettings())
 
 
@@ -170,4 +171,113 @@ def test_deleting_rows_leaves_results(faulty_source: Path, tmp_path: Path) -> No
     pipeline.ingest(faulty_source, tmp_path / "work", GateSettings())
     workfolder.delete_rows(tmp_path / "work")
     assert workfolder.read_result(tmp_path / "work", "ingest").quarantined == 2
-    assert list((tmp_path / "work").glob("*.parquet")) == []
+    assert list((tmp_path / "work").glob("*.arrow")) == []
+
+
+def test_rows_of_an_earlier_version_are_duplicates(clean_source: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    pipeline.prepare("calls", clean_source, root=root)
+    rows = clean_rows()
+    rows[0]["messages"][0]["content"] += "!"
+    fresh = [row(f"{number}번 출구의 안내판이 {word} 보이지 않습니다", "기타") for number, word in enumerate(WORDS)]
+    source = write(tmp_path / "more.jsonl", rows[:5] + fresh)
+    settings = GateSettings(against=("calls@latest",), min_rows=5)
+    version = pipeline.prepare("more", source, settings, root=root)
+    assert version.manifest.counts["dropped"] == {"earlier_duplicate": 5}
+    stages = {stage["stage"]: stage["details"] for stage in version.report()["stages"]}
+    assert stages["ingest"]["versions"]["calls@latest"]["reference"] == "calls@v1"
+    assert {sample["version"] for sample in stages["duplicates"]["earlier_samples"]} == {"calls@v1"}
+    with pytest.raises(BadInputError, match="no such dataset"):
+        pipeline.prepare("more", source, GateSettings(against=("none@v1",)), root=root)
+
+
+def test_rows_that_overlap_with_a_test_set_leave_training(clean_source: Path, tmp_path: Path) -> None:
+    asked = [one["messages"][0]["content"] for one in clean_rows()[:4]]
+    tests = write(tmp_path / "cases.jsonl", [row(f"{text} 꼭", "기타") for text in asked])
+    settings = GateSettings(contamination_tests=(str(tests),))
+    version = pipeline.prepare("calls", clean_source, settings, root=tmp_path / "root")
+    assert version.manifest.counts["dropped"] == {"contamination": 4}
+    assert version.rows == {"train": 28, "validation": 4, "test": 4}
+    lenient = GateSettings(contamination_tests=(str(tests),), contamination="report")
+    assert pipeline.prepare("calls", clean_source, lenient, root=tmp_path / "root").manifest.counts["dropped"] == {}
+    with pytest.raises(BadInputError, match="can't be read"):
+        pipeline.prepare("calls", clean_source, GateSettings(contamination_tests=("none.tsv",)), root=tmp_path / "root")
+
+
+def test_the_declared_test_part_may_be_the_test_set(tmp_path: Path) -> None:
+    rows = clean_rows()
+    for number, one in enumerate(rows):
+        one["metadata"]["split"] = "test" if number < 5 else "validation" if number < 10 else "train"
+    tests = write(tmp_path / "cases.jsonl", rows[3:12])
+    source = write(tmp_path / "rows.jsonl", rows)
+    settings = GateSettings(contamination_tests=(str(tests),))
+    version = pipeline.prepare("calls", source, settings, root=tmp_path / "root")
+    assert version.rows == {"train": 28, "validation": 5, "test": 5}
+    assert version.manifest.counts["dropped"] == {"contamination": 2}
+
+
+def test_categories_that_drifted_are_refused(clean_source: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    pipeline.prepare("calls", clean_source, root=root)
+    less = [one for number, one in enumerate(clean_rows()) if one["metadata"]["category"] == "포트홀신고" or number < 8]
+    source = write(tmp_path / "less.jsonl", less)
+    with pytest.raises(GateRefusedError, match="category_drift"):
+        pipeline.prepare("calls", source, GateSettings(category_reference="calls@v1"), root=root)
+    with pytest.raises(GateRefusedError, match=r"at least 30\.0% of the rows are 휴게소불편"):
+        pipeline.prepare("calls", source, GateSettings(min_category_shares={"휴게소불편": 0.3}), root=root)
+
+
+def test_columns_with_names_of_their_own(tmp_path: Path) -> None:
+    lines = ["문의,처리,종류"] + [
+        f"{one['messages'][0]['content']},담당 부서에 전달했습니다,기타" for one in clean_rows()
+    ]
+    source = tmp_path / "rows.csv"
+    source.write_text("\n".join(lines), encoding="cp949")
+    fields = {"question": "문의", "answer": "처리", "category": "종류"}
+    version = pipeline.prepare("calls", source, GateSettings.model_validate({"fields": fields}), root=tmp_path / "root")
+    assert set(version.read("train")["category"]) == {"기타"}
+    assert sum(version.rows.values()) == 40
+
+
+def test_a_long_answer_is_refused(tmp_path: Path) -> None:
+    rows = [*clean_rows(), row("긴 답을 듣고 싶습니다", "기타")]
+    rows[-1]["messages"][1]["content"] = " ".join(f"{number}번째 문장은 이렇게 끝납니다." for number in range(50))
+    with pytest.raises(GateRefusedError, match="answers of at most 300 characters: 1"):
+        settings = GateSettings(max_answer_characters=300, quality="report")
+        pipeline.prepare("calls", write(tmp_path / "rows.jsonl", rows), settings, root=tmp_path / "root")
+
+
+def test_system_messages_and_categories_are_masked_too(tmp_path: Path) -> None:
+    rows = clean_rows()
+    for number, one in enumerate(rows):
+        one["messages"].insert(0, {"role": "system", "content": f"담당자 번호는 010-1234-567{number % 2}입니다."})
+    rows[3]["metadata"]["category"] = "a.b@example.co.kr"
+    version = pipeline.prepare("calls", write(tmp_path / "rows.jsonl", rows), root=tmp_path / "root")
+    assert version.manifest.counts["masked"] == {"phone": 40, "email": 1}
+    whole = pl.concat([version.read(part) for part in ("train", "validation", "test")])
+    assert {messages[0]["content"] for messages in whole["messages"].to_list()} == {"담당자 번호는 [전화번호]입니다."}
+    assert whole["category"].to_list().count("[이메일]") == 1
+    named = GateSettings(personal_data_pseudonyms=True)
+    version = pipeline.prepare("calls", tmp_path / "rows.jsonl", named, root=tmp_path / "root")
+    assert version.read("test")["messages"][0][0]["content"] == "담당자 번호는 [전화번호1]입니다."
+
+
+def test_a_large_source_is_masked_while_it_is_read(
+    faulty_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = pipeline.prepare("small", faulty_source, root=tmp_path / "root")
+    monkeypatch.setattr(pipeline, "_LARGE", 1)
+    large = pipeline.prepare("large", faulty_source, root=tmp_path / "root")
+    assert large.manifest.content_hash == small.manifest.content_hash
+    assert large.report()["stages"] == small.report()["stages"]
+    with pytest.raises(BadInputError, match="2 of 48 rows can't be used"):
+        pipeline.prepare("large", faulty_source, GateSettings(max_broken_share=0.01), root=tmp_path / "root")
+
+
+def test_masking_ahead_tells_its_error(faulty_source: Path, tmp_path: Path) -> None:
+    workdir, settings = tmp_path / "work", GateSettings()
+    workfolder.make(workdir)
+    (workdir / "personal_data.arrow.writing").mkdir()  # the thread can't write
+    with pytest.raises(OSError, match="personal_data"), MaskingAhead(workdir, settings) as ahead:
+        for _ in range(5):
+            pipeline.ingest(faulty_source, workdir, settings, also=ahead.put)

@@ -23,5 +23,6 @@ def test_the_gates_find_what_the_demo_planted(tmp_path: Path) -> None:
         "toxic": planted.toxic,
         "low_quality": sum(planted.low_quality.values()),
     }
+    assert pipeline.check_contamination(workdir, settings).dropped == {}
     split = pipeline.split_rows(workdir, settings)
     assert (split.dropped, split.details["splits"]) == ({}, planted.rows)

@@ -30,6 +30,7 @@ def _through_the_gates(source: Path) -> dict[str, Any]:
         stages.mask_personal_data,
         stages.drop_duplicates,
         stages.score_quality,
+        stages.check_contamination,
         stages.split,
         stages.check_contract,
     ):
@@ -43,7 +44,7 @@ def test_a_run_is_recorded_once(postgres_url: str, home: Path, faulty_source: Pa
     written = stages.write_version(state)
     assert written == stages.write_version(state)
     assert written["reference"] == "calls@v1"
-    assert list(Path(state["workdir"]).glob("*.parquet")) == []
+    assert list(Path(state["workdir"]).glob("*.arrow")) == []
     with transaction() as session:
         (dataset,) = session.scalars(select(TrainingDataset)).all()
         assert (dataset.name, dataset.version, dataset.status, dataset.created_by) == ("calls", "v1", "active", "admin")
@@ -60,6 +61,7 @@ def test_a_run_is_recorded_once(postgres_url: str, home: Path, faulty_source: Pa
             "pii_detection": False,
             "duplicate_check": False,
             "quality_score": False,
+            "contamination_check": True,
             "leak_check": True,
             "contract": True,
         }

@@ -11,6 +11,8 @@ from sqlalchemy import func, select
 from tests.unit.dataset.example_version import write_version
 from tests.unit.training.example_base import write_base_model
 
+from tollgate.dataset import lifecycle
+from tollgate.dataset.versions import resolve
 from tollgate.errors import BadInputError, Problem
 from tollgate.settings import Settings
 from tollgate.store.session import transaction
@@ -70,6 +72,14 @@ def test_the_same_run_asked_twice_is_one_job(configuration: Settings) -> None:
     assert len(rows()) == 2
     with transaction() as session:
         assert session.scalar(select(func.count(TrainingDataset.id))) == 1
+
+
+def test_no_job_starts_from_an_archived_version(configuration: Settings) -> None:
+    version = resolve("highway@v1", configuration.datasets)
+    lifecycle.change(version, "archive", "kim", "wrong labels")
+    told = problems(configuration, dataset="highway@v1")
+    assert "archived by kim" in told["dataset"]
+    assert "wrong labels" in told["dataset"]
 
 
 def test_everything_that_is_wrong_is_told_at_once(configuration: Settings, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from tests.unit.stack.conftest import free_port
 from tests.unit.stack.fake_airflow import PASSWORD, FakeAirflow
 
-from runs.notes import note_failure, write_note
+from runs.notes import note_failure, note_version, write_note
 from tollgate.errors import BadInputError, Problem
 from tollgate.settings import settings
 
@@ -45,6 +45,19 @@ def context(error: BaseException | None = None) -> Any:
 def test_a_note_names_the_task_that_failed_and_why(airflow: FakeAirflow, error: Exception, note: str) -> None:
     note_failure(context(error))
     assert airflow.written("PATCH") == [("/api/v2/dags/finetune/dagRuns/manual__1", {"note": note})]
+
+
+@pytest.mark.parametrize(("created", "state"), [(True, "written"), (False, "there already, with the same content")])
+def test_a_note_says_which_version_came_of_it_and_where_its_report_is(
+    airflow: FakeAirflow, created: bool, state: str
+) -> None:
+    counts = {"rows_in": 4952, "rows_kept": 4700}
+    version = {"reference": "calls@v3", "created": created, "folder": "/data/calls/v3", "counts": counts}
+    note_version(context(), version)
+    ((_, written),) = airflow.written("PATCH")
+    assert written["note"] == (
+        f"**calls@v3** {state}: 4,700 of 4,952 rows kept.\n\nReport · 보고서: `/data/calls/v3/report.html`"
+    )
 
 
 @pytest.mark.parametrize("refusal", [(404, "no such run"), (500, "broken"), (200, "<html>")])

@@ -1,0 +1,134 @@
+"""From a file of chats to a written version: wall, CPU seconds and memory of the whole run, and what a row costs.
+
+Each run is a process of its own, started as a user's would be: imports, and compiled kernels read from their cache,
+are in the figures. CPU seconds are those of the run and of every process that it starts; so is the memory, at the sum
+of what each had at most.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.performance.chats import write_chats
+
+ROWS = 1_000_000
+CHARACTERS = 116
+MEGABYTES = 200
+MUST = {"200 MB": (15.0, 2_000.0), "1M rows": (90.0, 3_000.0)}
+MOST_GROWTH = 1.15
+"""How much more a row may cost in CPU time when there are three or ten times as many."""
+
+_SIZES = {"100k": 10, "300k": 3, "1M": 1}  # divisors of the number of rows
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run took: rows read and kept, seconds on the clock and of CPU, and megabytes at most."""
+
+    rows: int
+    kept: int
+    wall: float
+    cpu: float
+    megabytes: float
+
+
+def run(source: Path, root: Path, name: str) -> Cost:
+    """Prepare a source in a process of its own."""
+    before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    command = [sys.executable, "-m", __name__, str(source), str(root), name]
+    answer = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+    wall, after = time.monotonic() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+    found = json.loads(answer.stdout.splitlines()[-1])
+    return Cost(found["rows_in"], found["rows_kept"], wall, cpu, found["megabytes"])
+
+
+def measure(rows: int = ROWS) -> list[dict[str, Any]]:
+    """Measure 200 MB of chats of 78 characters, and 100 thousand, 300 thousand and a million of 116.
+
+    Args:
+        rows: What counts as a million; with fewer all files are smaller, and nothing is judged but growth.
+
+    Returns:
+        For each metric: metric, value, unit, peer, ratio, must and ok.
+    """
+    whole, scale = rows == ROWS, rows / ROWS
+    with tempfile.TemporaryDirectory(prefix="tollgate-bench-") as temporary:
+        folder = Path(temporary)
+        run(_chats(folder, "warm", 2_000, CHARACTERS), folder, "warm")  # compiles the kernels
+        costs = {"200 MB": run(_megabytes(folder, MEGABYTES * scale), folder, "megabytes")}
+        for size, divisor in _SIZES.items():
+            costs[size] = run(_chats(folder, size, rows // divisor, CHARACTERS), folder, f"rows-{size.lower()}")
+    results = [
+        one
+        for size, cost in (("200 MB", costs["200 MB"]), ("1M rows", costs["1M"]))
+        for one in _judged(size if whole else f"{size} x {scale:g}", cost, MUST[size] if whole else None)
+    ]
+    least = min(cost.cpu / cost.rows for cost in costs.values())
+    for size in _SIZES:
+        each = costs[size].cpu / costs[size].rows
+        growth = each / (costs["100k"].cpu / costs["100k"].rows)
+        results.append(
+            _result(f"CPU time of a row, {size if whole else f'{size} x {scale:g}'}", each * 1e6, "µs")
+            | {"ratio": round(growth, 2), "must": f"ratio <= {MOST_GROWTH}", "ok": growth <= MOST_GROWTH}
+        )
+    results.append(_result("CPU time of a row at the least", least * 1e6, "µs"))
+    return results
+
+
+def _judged(size: str, cost: Cost, must: tuple[float, float] | None) -> list[dict[str, Any]]:
+    seconds, megabytes = must or (None, None)
+    load = os.getloadavg()[0]
+    return [
+        _result(f"{size}: file to version", cost.wall, f"s wall (load {load:.1f})", seconds),
+        _result(f"{size}: file to version", cost.cpu, "CPU s", seconds and seconds * 2),
+        _result(f"{size}: memory", cost.megabytes, "MB at most", megabytes),
+    ]
+
+
+def _result(metric: str, value: float, unit: str, must: float | None = None) -> dict[str, Any]:
+    ok = must is None or value <= must
+    return {
+        "metric": f"pipeline: {metric}",
+        "value": round(value, 2),
+        "unit": unit,
+        "peer": None,
+        "ratio": None,
+        "must": must,
+        "ok": ok,
+    }
+
+
+def _chats(folder: Path, name: str, rows: int, characters: int) -> Path:
+    path = folder / f"{name}.jsonl"
+    write_chats(path, rows, characters)
+    return path
+
+
+def _megabytes(folder: Path, megabytes: float) -> Path:
+    path = folder / "megabytes.jsonl"
+    each = write_chats(path, 2_000).bytes / 2_000
+    write_chats(path, round(megabytes * 1e6 / each))
+    return path
+
+
+def _prepare(source: str, root: str, name: str) -> None:
+    from tollgate.gates import pipeline
+
+    version = pipeline.prepare(name, Path(source), root=Path(root) / "datasets")
+    kilobytes = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    counts = {key: version.manifest.counts[key] for key in ("rows_in", "rows_kept")}
+    print(json.dumps({**counts, "megabytes": kilobytes * 1024 / 1e6}))
+
+
+if __name__ == "__main__":
+    _prepare(*sys.argv[1:])
