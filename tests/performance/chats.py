@@ -30,12 +30,12 @@ NOUNS = _words(
     "지사|영업소|사무실|민원|건의|칭찬|불만|조사|결과|답변|절차|기준|규정|법률|조항|"
     "서류|원본|사본"
 )
-PARTICLES = _words("이|가|을|를|은|는|에|에서|으로|와|도|만|부터|까지")
-ADVERBS = _words(
-    "어제|오늘|아침에|저녁에|주말에|지난달|방금|갑자기|계속|여럿이|자주|가끔|전혀|아직|"
-    "이미|정말|너무|조금|많이|빨리|천천히|다시|함께|따로|먼저|나중에|매번|항상|거의|"
-    "특히"
-)
+PARTICLES = {
+    True: _words("이|을|은|과|으로|에|에서|도|만|부터|까지"),
+    False: _words("가|를|는|와|로|에|에서|도|만|부터|까지"),
+}
+"""Particles by whether the noun before them ends in a consonant."""
+
 STEMS = _words(
     "나오지 않았|작동하지 않았|확인되지 않았|보이지 않았|열리지 않았|끊어졌|부서졌|막혔|"
     "젖었|사라졌|늦어졌|바뀌었|줄었|늘었|멈췄|넘어졌|흔들렸|떨어졌|고장 났|잘못 찍혔|"
@@ -52,6 +52,15 @@ GIVEN = _words("민서|지훈|서연|도윤|하은|예준|수빈|현우|지민|�
 SYSTEM = "당신은 고속도로 고객센터의 상담원입니다. 친절하게 답하세요."
 
 
+ADVERBS = _words(
+    "어제|오늘|아침에|저녁에|주말에|지난달|방금|갑자기|계속|여럿이|자주|가끔|전혀|아직|"
+    "이미|정말|너무|조금|많이|빨리|천천히|다시|함께|따로|먼저|나중에|매번|항상|거의|"
+    "특히"
+)
+NOUN_PHRASES = [noun + particle for noun in NOUNS for particle in PARTICLES[(ord(noun[-1]) - ord("가")) % 28 > 0]]
+"""Every noun with every particle that fits it (a final ㄹ takes 으로 too, as careless writers have it)."""
+
+
 @dataclass
 class Planted:
     """What a made file holds, to hold the gates' counts against."""
@@ -63,7 +72,7 @@ class Planted:
 
 def sentence(draw: Random, words: int) -> str:
     """A sentence of so many noun phrases, an adverb and a verb."""
-    nouns = [draw.choice(NOUNS) + draw.choice(PARTICLES) for _ in range(words)]
+    nouns = [draw.choice(NOUN_PHRASES) for _ in range(words)]
     nouns.insert(draw.randrange(words), draw.choice(ADVERBS))
     return f"{' '.join(nouns)} {draw.choice(STEMS)}{draw.choice(ENDINGS)}."
 
