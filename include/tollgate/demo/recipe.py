@@ -1,7 +1,7 @@
 """What the demo trains with: the base model from scratch, then one adapter for each candidate.
 
-Chosen on the validation part, where the adapter of all rows answers 0.95 to 0.98 right. The accuracy of a recipe differs
-by about 0.015 from one set of held-out sentences to another, as a few sentences come back in many messages.
+Chosen on the validation part, where the adapter of all rows answers 0.95 to 0.98 right. The accuracy of a recipe
+differs by about 0.015 from one set of held-out sentences to another, as a sentence comes back in several messages.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def test_no_cluster_is_ever_cut(rows: list[tuple[int, str | None]]) -> None:
 
 
 def test_declared_parts_lose_the_rows_that_leak_and_no_held_out_row() -> None:
-    declared = ["train", "test", "train", "validation", "train", "validation", "test"]
+    declared: list[Split] = ["train", "test", "train", "validation", "train", "validation", "test"]
     clusters = np.array([1, 1, 2, 2, 3, 4, 4])
     found = without_leaks(declared, clusters)
     assert found.to_list() == [None, "test", None, "validation", "train", None, "test"]
