@@ -1,14 +1,41 @@
-"""Toxicity of Korean text by a small lexicon: swearing, insults, slurs, threats, also spaced out or with signs between.
+"""Toxicity of Korean text, and bias: a compiled linear scorer, and beside it a small lexicon of plain abuse.
+
+The scorer is a logistic regression over hashed character n-grams, trained on Korean news comments that people judged
+(``training/train_toxicity.py``; ``models/NOTICE.toxicity``), with clean messages, dialogue and prose beside them, so
+that what is merely no news comment is not toxic to it. It knows what people mean by context. The lexicon knows
+swearing, insults, slurs and threats also where they are spaced out or have signs between, which training data holds
+too seldom. A text's score is the greater of the two; a long text is as toxic as its worst passage.
 
 The lexicon is narrow on purpose: "시 발전소", "다시 발급", "불이 꺼져 있어요", "영향을 미친" and "고라니 새끼" are
-clean. A text's score is the chance that at least one hit is meant: 1 - (1 - w1)(1 - w2)… over the weights of its
-hits.
+clean. Its score is the chance that at least one hit is meant: 1 - (1 - w1)(1 - w2)… over the weights of its hits.
 """
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import numpy as np
+
+from tollgate.gates.text_buffers import buffers, text_column
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import pyarrow as pa
+
+    Scores = npt.NDArray[np.float32]
+
+Target = Literal["toxicity", "bias"]
+
+MODEL: Final = Path(__file__).parent / "models" / "toxicity.npz"
+"""The scorer's weights, written by ``training/train_toxicity.py``."""
+
+_UNLIKENESS_SLOPE = 1.0
+_ALIKE = 1.0  # log odds from which on a passage is like a comment
 
 _GAP = r"[\s.,·*!@~^\-_/1]{0,3}"
 _PERSON = "(?:놈|년|새끼|새키|쉐끼|것들|인간|자식)"
@@ -49,16 +76,151 @@ _LEXICON: tuple[tuple[str, float], ...] = (
 )
 _PATTERNS = tuple((re.compile(pattern), weight) for pattern, weight in _LEXICON)
 
+# Every hit of the lexicon holds one of these pairs, or single characters: only texts that do are searched for one.
+_TRIGGERS = (
+    "씨발 씨팔 씨벌 씨바 시발 시팔 시벌 쓰발 쓰팔 쓰벌 쒸발 ㅅㅂ ㅆㅂ ㅆㅃ 좆 좇 ㅈ같 존나 지랄 ㅈㄹ "
+    "엿먹 병신 ㅂㅅ ㅄ 븅신 개새 개색 개쉐 개세 ㄱㅅ 개자 개년 개놈 새끼 미친 또라 돌대 대가 등신 머저 "
+    "찐따 얼간 쓸모 멍청 쓰레 닥쳐 꺼져 느금 니애 니에 니엄 애비 애미 죽여 때려 찢어 칼로 뒤져 뒈져 뒤질 "
+    "죽어 한남 김치 된장 맘충 틀딱 급식 짱깨 쪽발 깜둥 똥꼬 흑형 장애 애자 조선 보지 걸레 창녀 "
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """A linear function of a passage: the sum of its features' weights over the root of their number, and a constant.
+
+    Attributes:
+        weights: Weight of each feature, as a small integer.
+        scale: What one of those integers is worth.
+        intercept: The constant.
+    """
+
+    weights: npt.NDArray[np.int8]
+    scale: float
+    intercept: float
+
+
+@dataclass(frozen=True, eq=False)
+class Scorer:
+    """What looks for toxicity (or bias), how far a passage is like the comments it learned from, and the calibration.
+
+    Comments are rude or friendly in their own words. A passage that is nothing like a comment is judged by words that
+    were never judged by people, so the less it is like one, the more must speak against it.
+
+    Attributes:
+        target: What is looked for.
+        likeness: Whether a passage is like a comment: log odds against clean texts of other kinds.
+        slope: Slope of the calibration.
+        centre: Score at which the calibrated one is 0.5.
+    """
+
+    target: Linear
+    likeness: Linear
+    slope: float = 1.0
+    centre: float = 0.0
+
+    @functools.cached_property
+    def _weights(self) -> npt.NDArray[np.int8]:
+        return np.column_stack([self.target.weights, self.likeness.weights])
+
+    def raw(self, texts: pa.LargeStringArray) -> Scores:
+        """Score of each text's worst passage (n,), in log odds before calibration."""
+        from tollgate.gates import toxicity_kernels as kernels
+
+        terms = (
+            self.target.scale,
+            self.target.intercept,
+            self.likeness.scale,
+            self.likeness.intercept,
+            _UNLIKENESS_SLOPE,
+            _ALIKE,
+        )
+        return kernels.score(*buffers(texts), _classes(), self._weights, np.array(terms, np.float32))
+
+    def __call__(self, texts: pa.LargeStringArray) -> Scores:
+        """Calibrated score of each text (n,), 0 to 1: the logistic function of slope * (raw - centre)."""
+        exponent = np.clip(-self.slope * (self.raw(texts) - self.centre), -80, 80)
+        return (1 / (1 + np.exp(exponent))).astype(np.float32)
+
 
 def score(text: str) -> float:
-    """Score a text, 0 (clean) to 1, three decimals."""
-    clean = 1.0
-    for pattern, weight in _PATTERNS:
-        if pattern.search(text):
-            clean *= 1 - weight
-    return round(1 - clean, 3)
+    """Score a text, 0 (clean) to 1, three decimals; from 0.5 on it counts as toxic."""
+    return round(float(score_column([text])[0]), 3)
 
 
 def worst(texts: Iterable[str]) -> float:
     """The highest score among several texts; 0 where there are none."""
     return max(map(score, texts), default=0.0)
+
+
+def score_column(texts: pa.Array | pa.ChunkedArray | list[str]) -> Scores:
+    """Score many texts.
+
+    Args:
+        texts: The texts (n).
+
+    Returns:
+        Scores (n,), 0 (clean) to 1; from 0.5 on a text counts as toxic.
+    """
+    column = text_column(texts)
+    scores = load("toxicity")(column)
+    for row in np.flatnonzero(_triggered(column)).tolist():
+        scores[row] = max(scores[row], lexicon_score(column[row].as_py()))
+    return scores
+
+
+def bias_column(texts: pa.Array | pa.ChunkedArray | list[str]) -> Scores:
+    """How likely many texts are biased, against a gender or another group of people.
+
+    Args:
+        texts: The texts (n).
+
+    Returns:
+        Scores (n,), 0 to 1; from 0.5 on a text counts as biased. Rougher than toxicity: a hint, not a verdict.
+    """
+    return load("bias")(text_column(texts))
+
+
+def lexicon_score(text: str) -> float:
+    """Score a text by the lexicon alone, 0 (no hit) to 1."""
+    clean = 1.0
+    for pattern, weight in _PATTERNS:
+        if pattern.search(text):
+            clean *= 1 - weight
+    return 1 - clean
+
+
+@functools.cache
+def load(target: Target) -> Scorer:
+    """The scorer that is shipped."""
+    with np.load(MODEL) as stored:
+        slope, centre = stored[f"{target}_calibration"].tolist()
+        return Scorer(_linear(stored, target), _linear(stored, "likeness"), slope, centre)
+
+
+def _linear(stored: Mapping[str, npt.NDArray[Any]], name: str) -> Linear:
+    scale, intercept = stored[f"{name}_terms"].tolist()
+    return Linear(stored[f"{name}_weights"], scale, intercept)
+
+
+def _triggered(texts: pa.LargeStringArray) -> npt.NDArray[np.uint8]:
+    from tollgate.gates import toxicity_kernels as kernels
+
+    return kernels.triggered(*buffers(texts), _classes(), _trigger_pairs())
+
+
+@functools.cache
+def _classes() -> npt.NDArray[np.uint8]:
+    from tollgate.gates.character_kernels import character_classes
+
+    return character_classes()
+
+
+@functools.cache
+def _trigger_pairs() -> npt.NDArray[np.uint8]:
+    from tollgate.gates import toxicity_kernels as kernels
+
+    pairs = np.zeros(1 << kernels.TRIGGER_BITS, np.uint8)
+    for pair in _TRIGGERS.split():
+        pairs[kernels.trigger(ord(pair[0]), ord(pair[-1]))] = 1
+    return pairs

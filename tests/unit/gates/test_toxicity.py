@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 from tollgate.gates import toxicity
+from tollgate.gates.training import train_toxicity
 
 
 @pytest.mark.parametrize(
@@ -39,9 +43,66 @@ def test_toxic_texts(text: str) -> None:
     ],
 )
 def test_clean_texts(text: str) -> None:
-    assert toxicity.score(text) == 0
+    assert toxicity.lexicon_score(text) == 0
+    assert toxicity.score(text) < 0.5
 
 
 def test_the_worst_turn_counts() -> None:
     assert toxicity.worst(["안녕하세요", "이 병신아"]) == toxicity.score("이 병신아")
     assert toxicity.worst([]) == 0
+
+
+INSULT = "이 기자는 진짜 역겹다 나가 죽어라 쓰레기야"
+CLEAN = "하이패스 단말기를 새로 등록하려고 합니다. 어디로 가면 되는지 알려 주세요. "
+
+
+def test_what_the_lexicon_does_not_know_is_learned() -> None:
+    assert toxicity.lexicon_score(INSULT) == 0
+    assert toxicity.score(INSULT) >= 0.5
+
+
+def test_a_long_text_is_as_toxic_as_its_worst_passage() -> None:
+    assert toxicity.score(CLEAN * 20) < 0.1
+    assert toxicity.score(f"{CLEAN * 20}\n{INSULT}\n{CLEAN * 20}") == toxicity.score(INSULT)
+
+
+def test_a_column_scores_as_its_texts_do() -> None:
+    texts = [INSULT, "", CLEAN * 20, "ㅅㅂ", "?!~ㅋㅎ^^", "plain English", "개\n새끼"]
+    scores = toxicity.score_column(texts)
+    assert scores.dtype == np.float32
+    assert scores.round(3).tolist() == pytest.approx([toxicity.score(text) for text in texts], abs=1e-3)
+    assert ((scores >= 0) & (scores <= 1)).all()
+    assert toxicity.score_column([]).tolist() == []
+
+
+def test_signs_alone_are_not_toxic() -> None:
+    assert toxicity.score(":::ㅋㅠ?.ㅎㅋ!ㅇ,ㅇ?~:") == 0
+
+
+def test_bias_is_told_from_what_is_none() -> None:
+    biased, rude, clean = toxicity.bias_column(["한남들은 군대나 가라 여자들이 뭐 어쨌다고", "연기 진짜 못하네", CLEAN])
+    assert biased >= 0.5 > max(rude, clean)
+
+
+def test_training_gives_the_same_weights_again() -> None:
+    bad = [f"{number}번 기자 꺼져라 역겨운 쓰레기" for number in range(40)]
+    good = [f"{number}번째 방송 정말 재밌게 봤어요" for number in range(40)]
+    comments = [train_toxicity.Comment(text, {"toxicity": text in bad}) for text in bad + good]
+    clean = [f"{number}번 창구에서 접수합니다." for number in range(40)]
+    first, second = (train_toxicity.train(comments, clean, "toxicity", seed=3) for _ in range(2))
+    assert (first.target.weights == second.target.weights).all()
+    assert (first.slope, first.centre) == (second.slope, second.centre)
+    scores = first(toxicity.text_column(["저 역겨운 기자 쓰레기", "정말 재밌는 방송"]))
+    assert scores[0] > 0.5 > scores[1]
+
+
+@pytest.mark.real_data
+def test_no_hit_of_the_lexicon_is_missed_by_what_goes_before_it() -> None:
+    data = Path(__file__).parents[4] / "shared" / "data"
+    if not data.is_dir():
+        pytest.skip("the data folder beside the project is not there")
+    comments = train_toxicity.read_comments(data / "korean-hate-speech" / "train.tsv")
+    texts = [comment.text for comment in comments]
+    by_lexicon = np.array([toxicity.lexicon_score(text) for text in texts], np.float32)
+    assert (by_lexicon > 0).sum() > 100
+    assert (toxicity.score_column(texts) >= by_lexicon).all()

@@ -1,0 +1,261 @@
+"""Compiled linear scorer over hashed character n-grams of whole text columns.
+
+A text is folded (lower case, digits as 0, a sign repeated more than twice as two, spaces as one) and cut into
+passages of some sentences. Features of a passage are the runs of one to four characters within its words, a space
+standing for the beginning and the end of a word. Import this module inside functions only: it loads numba.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numba as nb
+import numpy as np
+
+from tollgate.gates.character_kernels import DIGIT, HANGUL, JAMO, LATIN, OTHER_LETTER, SPACE, decode
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from tollgate.gates.character_kernels import Bytes, Codes, Integer
+
+    Whole = npt.NDArray[np.int64]
+    Real = npt.NDArray[np.float32]
+    Weights = npt.NDArray[np.int8]
+
+BITS = 19
+"""Bits of a feature's number."""
+
+TRIGGER_BITS = 16
+
+_NGRAM = 4
+_SHORT, _MIDDLE, _LONG = 8, 48, 160  # a passage ends, from so many characters on, at a line / sentence / word
+_LEAST_SYLLABLES = 2  # of a passage that is judged: signs alone say nothing, and comments have many
+_GAP = 4  # signs that may stand between two syllables of a disguised word
+_WORDS = 128  # of a passage that are told from each other
+_BLOCKS = 64
+_PRIME = np.uint64(0x9E3779B97F4A7C15)
+_MIX = np.uint64(0xFF51AFD7ED558CCD)
+
+
+@nb.njit(cache=True)
+def _fold(codes: Codes, count: Integer, classes: Bytes) -> Integer:
+    """Fold characters in place; returns how many are left. A space is first and last, and line ends are kept as 10."""
+    kept = 0
+    for place in range(count):
+        code = codes[place]
+        kind = classes[code] if code < 0x10000 else 0
+        if kind == SPACE:
+            code = 10 if code == 10 else 32
+            if kept and (codes[kept - 1] == 32 or codes[kept - 1] == 10):
+                codes[kept - 1] = min(code, codes[kept - 1])
+                continue
+        elif kind == DIGIT:
+            code = 48
+        elif 65 <= code <= 90:
+            code += 32
+        if kept >= 2 and codes[kept - 1] == code and codes[kept - 2] == code:
+            continue
+        codes[kept] = code
+        kept += 1
+    return kept
+
+
+@nb.njit(cache=True)
+def _passage_end(codes: Codes, start: Integer, count: Integer) -> Integer:
+    """Where the passage that begins at ``start`` ends: after a line or a sentence, in a pinch after a word."""
+    for place in range(start, count):
+        length = place - start
+        code = codes[place]
+        if code == 10 and length >= _SHORT:
+            return place
+        if code == 32 and length >= _MIDDLE and (codes[place - 1] in (33, 46, 63) or length >= _LONG):
+            return place
+    return count
+
+
+@nb.njit(cache=True)
+def _features(codes: Codes, start: Integer, end: Integer, features: Codes) -> Integer:
+    """Write the numbers of a passage's features; returns how many. A word that comes again adds none."""
+    words = np.empty(_WORDS, np.uint64)
+    known = 0
+    found: Integer = 0
+    place = start
+    while place < end:
+        first = place
+        digest = np.uint64(0)
+        while place < end and codes[place] != 32 and codes[place] != 10:
+            digest = (digest ^ np.uint64(codes[place])) * _PRIME
+            digest ^= digest >> np.uint64(32)
+            place += 1
+        if place > first and not np.any(words[:known] == digest):
+            found += _word_features(codes, first, place, features[found:])
+            if known < _WORDS:
+                words[known] = digest
+                known += 1
+        place += 1
+    return found
+
+
+@nb.njit(cache=True)
+def _word_features(codes: Codes, first: Integer, end: Integer, features: Codes) -> Integer:
+    """Write the runs of one to four characters of a word and the spaces around it, but for single spaces."""
+    found = 0
+    for last in range(first, end + 1):
+        value = (np.uint64(codes[last] if last < end else 32) + np.uint64(1)) * _PRIME
+        if last < end:
+            features[found] = np.int32((value * _MIX) >> np.uint64(64 - BITS))
+            found += 1
+        for before in range(last - 1, max(last - _NGRAM, first - 2), -1):
+            value = (value ^ np.uint64(codes[before] if before >= first else 32)) * _PRIME
+            features[found] = np.int32((value * _MIX) >> np.uint64(64 - BITS))
+            found += 1
+    return found
+
+
+@nb.njit(cache=True, parallel=True, nogil=True)
+def score(offsets: Whole, data: Bytes, classes: Bytes, weights: Weights, terms: Real) -> Real:
+    """Score every text by its worst passage.
+
+    A passage's two sums are its features' weights, over the root of the number of features, times a scale, plus an
+    intercept: what is looked for (t), and how far the passage is like the texts this was learned from (d). Its score
+    is t + slope * min(0, d - least).
+
+    Args:
+        offsets: Offsets of the texts (n + 1).
+        data: Their bytes, valid UTF-8.
+        classes: Class of each character, of :func:`~tollgate.gates.character_kernels.character_classes`.
+        weights: The two weights of each feature (2 to the power of :data:`BITS`, 2).
+        terms: Scale and intercept of t, scale and intercept of d, slope and least (6).
+
+    Returns:
+        For each text (n,) the greatest score of its passages; minus infinity for a text without words.
+    """
+    texts = len(offsets) - 1
+    result = np.empty(texts, np.float32)
+    for block in nb.prange(_BLOCKS):
+        first, last = block * texts // _BLOCKS, (block + 1) * texts // _BLOCKS
+        longest = 0
+        for text in range(first, last):
+            longest = max(longest, offsets[text + 1] - offsets[text])
+        codes = np.empty(longest + 1, np.int32)
+        features = np.empty((longest + 2) * 2 * _NGRAM, np.int32)
+        for text in range(first, last):
+            count = _fold(codes, decode(data, offsets[text], offsets[text + 1], codes), classes)
+            result[text] = _worst_passage(codes, count, features, weights, terms)
+    return result
+
+
+@nb.njit(cache=True)
+def _worst_passage(codes: Codes, count: Integer, features: Codes, weights: Weights, terms: Real) -> float:
+    worst = -np.inf
+    start: Integer = np.int64(0)
+    while start < count:
+        end = _passage_end(codes, start, count)
+        syllables = 0
+        for code in codes[start:end]:
+            syllables += 0xAC00 <= code <= 0xD7A3
+        if syllables >= _LEAST_SYLLABLES:
+            found = _features(codes, start, end, features)
+            looked_for = np.int64(0)
+            likeness = np.int64(0)
+            for feature in features[:found]:
+                looked_for += weights[feature, 0]
+                likeness += weights[feature, 1]
+            root = np.sqrt(found)
+            total = terms[0] * looked_for / root + terms[1]
+            alike = terms[2] * likeness / root + terms[3]
+            worst = max(worst, total + terms[4] * min(0.0, alike - terms[5]))
+        start = end + 1
+    return worst
+
+
+@nb.njit(cache=True, nogil=True)
+def _count_features(offsets: Whole, data: Bytes, classes: Bytes, whole: bool, features: Codes, rows: Whole) -> Integer:
+    """Write the features of all passages one after the other, and where each passage's end; returns the passages."""
+    longest = np.max(offsets[1:] - offsets[:-1])
+    codes = np.empty(longest + 1, np.int32)
+    passages = np.int64(0)
+    used = np.int64(0)
+    for text in range(len(offsets) - 1):
+        count = _fold(codes, decode(data, offsets[text], offsets[text + 1], codes), classes)
+        start: Integer = np.int64(0)
+        while start < count:
+            end = count if whole else _passage_end(codes, start, count)
+            found = _features(codes, start, end, features[used:])
+            if found:
+                used += found
+                passages += 1
+                rows[passages] = used
+            start = end + 1
+    return passages
+
+
+def passages(offsets: Whole, data: Bytes, classes: Bytes, *, whole: bool) -> tuple[Whole, Codes]:
+    """Features of the passages of all texts, for training.
+
+    Args:
+        offsets: Offsets of the texts (n + 1).
+        data: Their bytes, valid UTF-8.
+        classes: As in :func:`score`.
+        whole: Take every text as one passage.
+
+    Returns:
+        Where each passage's features begin (passages + 1), and the features.
+    """
+    features = np.empty((len(data) + len(offsets)) * 2 * _NGRAM, np.int32)
+    rows = np.zeros(len(data) + len(offsets) + 1, np.int64)
+    count = _count_features(offsets, data, classes, whole, features, rows)
+    return rows[: count + 1], features[: rows[count]]
+
+
+@nb.njit(cache=True)
+def trigger(first: Integer, second: Integer) -> Integer:
+    """Number of a pair of characters among the triggers (2 to the power of :data:`TRIGGER_BITS`)."""
+    value = (np.uint64(first) * _PRIME ^ np.uint64(second)) * _MIX
+    return np.int64(value >> np.uint64(64 - TRIGGER_BITS))
+
+
+@nb.njit(cache=True, parallel=True, nogil=True)
+def triggered(offsets: Whole, data: Bytes, classes: Bytes, triggers: Bytes) -> Bytes:
+    """Which texts hold one of the pairs of Hangul, side by side or with a few signs between.
+
+    Args:
+        offsets: Offsets of the texts (n + 1).
+        data: Their bytes, valid UTF-8.
+        classes: As in :func:`score`.
+        triggers: Whether a pair is looked for, by :func:`trigger`; a single character is a pair with itself.
+
+    Returns:
+        1 or 0 for each text (n,).
+    """
+    texts = len(offsets) - 1
+    result = np.zeros(texts, np.uint8)
+    for block in nb.prange(_BLOCKS):
+        first, last = block * texts // _BLOCKS, (block + 1) * texts // _BLOCKS
+        longest = 0
+        for text in range(first, last):
+            longest = max(longest, offsets[text + 1] - offsets[text])
+        codes = np.empty(longest + 1, np.int32)
+        for text in range(first, last):
+            count = decode(data, offsets[text], offsets[text + 1], codes)
+            result[text] = _has_trigger(codes, count, classes, triggers)
+    return result
+
+
+@nb.njit(cache=True)
+def _has_trigger(codes: Codes, count: Integer, classes: Bytes, triggers: Bytes) -> bool:
+    before: Integer = np.int64(0)
+    gap = 0
+    for place in range(count):
+        code = np.int64(codes[place])
+        kind = classes[code] if code < 0x10000 else 0
+        if kind not in (HANGUL, JAMO):
+            gap += 1
+            if gap > _GAP or kind in (LATIN, OTHER_LETTER):
+                before = 0
+            continue
+        if triggers[trigger(code, code)] or (before and triggers[trigger(before, code)]):
+            return True
+        before, gap = code, 0
+    return False

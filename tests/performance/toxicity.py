@@ -1,0 +1,112 @@
+"""How well toxicity is told, and how fast: on the held-out comments, on clean texts, beside TF-IDF and scikit-learn.
+
+The held-out tenth of the comments was seen by neither the shipped scorer nor the peer, nor the half of the answers on
+law that counts here. Two readings of the labels are measured: everything that is not clean (hate and offensive speech)
+against clean, which people themselves find hard to agree on, and hate against clean alone.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tollgate.gates import toxicity
+from tollgate.gates.text_buffers import text_column
+from tollgate.gates.training.train_toxicity import held_out, read_comments, seen_law
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+LEAST_F1 = 0.78
+MOST_FALSE_ALARMS = 0.01
+LEAST_SPEED = 8.0
+SPEED_ROWS = 200_000
+PEER_ROWS = 20_000
+
+Predictor = Callable[[Sequence[str]], npt.NDArray[np.float32]]
+
+
+def measure() -> list[dict[str, Any]]:
+    """Measure quality, false alarms and speed on one core, of the gate and of the peer."""
+    import numba
+
+    threads = numba.get_num_threads()
+    numba.set_num_threads(1)
+    try:
+        return _measure(_peer())
+    finally:
+        numba.set_num_threads(threads)
+
+
+def _measure(peer: Predictor) -> list[dict[str, Any]]:
+    import csv
+
+    import polars as pl
+    from sklearn.metrics import f1_score
+
+    with (DATA / "korean-hate-speech" / "train.tsv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    unseen = [row for row in rows if held_out(row["comments"])]
+    hateful = [row for row in unseen if row["hate"] != "offensive"]
+    law = json.loads((DATA / "easylaw" / "easylaw.json").read_text(encoding="utf-8"))
+    answers = [row["output"] for row in law if not seen_law(row["instruction"])]
+    reviews = pl.read_parquet(DATA / "nsmc" / "nsmc_reviews_651k_unique.parquet")["text"].head(SPEED_ROWS).to_list()
+
+    def macro_f1(predict: Predictor, chosen: list[dict[str, str]], column: str) -> float:
+        labels = [row[column] != "none" for row in chosen]
+        return float(f1_score(labels, predict([row["comments"] for row in chosen]) >= 0.5, average="macro"))
+
+    def flagged(predict: Predictor) -> float:
+        return float((predict(answers) >= 0.5).mean())
+
+    toxic, biased = toxicity.score_column, toxicity.bias_column
+    return [
+        _row("macro F1, toxic, held-out comments", macro_f1(toxic, unseen, "hate"), "", macro_f1(peer, unseen, "hate"),
+             least=LEAST_F1),
+        _row("macro F1, hate against clean", macro_f1(toxic, hateful, "hate"), "", macro_f1(peer, hateful, "hate")),
+        _row("macro F1, bias, held-out comments", macro_f1(biased, unseen, "bias"), "", None),
+        _row("clean answers on law flagged", flagged(toxic), "share", flagged(peer), most=MOST_FALSE_ALARMS),
+        _row("speed per core", _speed(toxic, reviews), "MB/s", _speed(peer, reviews[:PEER_ROWS]), least=LEAST_SPEED),
+    ]  # fmt: skip
+
+
+def _peer() -> Predictor:
+    """TF-IDF of characters 1-5 and logistic regression, as scikit-learn's defaults have them, on the same comments."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    comments = [one for one in read_comments(DATA / "korean-hate-speech" / "train.tsv") if not held_out(one.text)]
+    model = make_pipeline(TfidfVectorizer(analyzer="char", ngram_range=(1, 5)), LogisticRegression(solver="liblinear"))
+    model.fit([one.text for one in comments], [one.labels["toxicity"] for one in comments])
+    return lambda texts: model.predict_proba(list(texts))[:, 1].astype(np.float32)
+
+
+def _speed(predict: Predictor, texts: Sequence[str]) -> float:
+    """Megabytes of UTF-8 in a second of CPU time; Arrow columns for the gate, Python strings for the peer."""
+    size = sum(len(text.encode()) for text in texts) / 1e6
+    given: Any = text_column(list(texts)) if predict is toxicity.score_column else texts
+    predict(given[:100])
+    start = time.process_time()
+    predict(given)
+    return size / (time.process_time() - start)
+
+
+def _row(
+    metric: str, value: float, unit: str, peer: float | None, *, least: float | None = None, most: float | None = None
+) -> dict[str, Any]:
+    must = f">= {least}" if least is not None else f"<= {most}" if most is not None else None
+    met = (least is None or value >= least) and (most is None or value <= most)
+    return {
+        "metric": f"toxicity: {metric}",
+        "value": round(value, 4),
+        "unit": unit,
+        "peer": None if peer is None else f"TF-IDF + logistic regression {peer:.4g}",
+        "ratio": round(value / peer, 3) if peer else None,
+        "must": must,
+        "ok": met,
+    }
