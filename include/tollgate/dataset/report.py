@@ -25,6 +25,7 @@ REPORT_PAGE = "report.html"
 """Name of the page in a version's folder, beside ``report.json``."""
 
 _MOST_BARS = 14
+_SCORE_OF = {"toxic": "toxicity", "biased": "bias", "low_quality": "quality"}  # by the reason that a row goes for
 _MOST_SAMPLES = 8
 _TICKS = 6
 _SECTIONS = ("ingest", "personal_data", "duplicates", "quality", "contamination", "split", "contract")
@@ -205,7 +206,7 @@ def _quality(stage: Values | None, settings: Values) -> dict[str, Any] | None:
         {
             "line": sample["line"],
             "reason": sample["reason"],
-            "score": sample["toxicity"] if sample["reason"] == "toxic" else sample["quality"],
+            "score": sample[_SCORE_OF[sample["reason"]]],
             "text": sample.get("text"),
             "parts": sample.get("parts"),
         }

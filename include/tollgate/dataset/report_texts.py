@@ -69,6 +69,7 @@ TEXTS = {
         "earlier_duplicate": ("이전 버전과 중복", "repeats an earlier version"),
         "low_quality": ("낮은 품질", "low quality"),
         "toxic": ("독성", "toxic"),
+        "biased": ("편향", "biased"),
         "leak": ("시험·검증으로의 누출", "leak into validation or test"),
         "resident_number": ("주민등록번호", "resident number"),
         "foreigner_number": ("외국인등록번호", "foreigner number"),
@@ -184,6 +185,7 @@ TEXTS = {
         "check:rows_with_long_answer": ("답변 길이가 한도 안에 있음", ""),
         "check:rows_of_low_quality": ("품질이 기준 이상", ""),
         "check:rows_too_toxic": ("독성이 기준 이하", ""),
+        "check:rows_too_biased": ("편향이 기준 이하", ""),
         "check:contaminated_rows": ("시험 데이터와 겹치는 학습 행이 없음", ""),
         "check:category_drift": ("분류 구성이 이전 버전과 비슷함", ""),
         "contract_note": (

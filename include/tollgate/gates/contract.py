@@ -39,6 +39,7 @@ class Terms(BaseModel):
     max_broken_share: float
     min_quality: float
     max_toxicity: float
+    max_bias: float = 1.0
     max_residual_personal_data: int | None
     max_contaminated: int | None = None
     max_question_characters: int = 32_768
@@ -96,7 +97,7 @@ def metrics(rows: pl.DataFrame, found: Found, terms: Terms) -> dict[str, float]:
     Args:
         rows: Rows with ``content`` (the same number for the same folded content), ``cluster``, ``category``, ``part``,
             ``takes_turns`` (whether the roles alternate as they must), ``question_characters``,
-            ``answer_characters``, ``quality_score`` and ``toxicity``.
+            ``answer_characters``, ``quality_score``, ``toxicity`` and ``bias``.
         found: What was measured elsewhere.
         terms: The thresholds that rows are counted by.
 
@@ -116,6 +117,7 @@ def metrics(rows: pl.DataFrame, found: Found, terms: Terms) -> dict[str, float]:
         (pl.col("answer_characters") > terms.max_answer_characters).sum().alias("rows_with_long_answer"),
         (~pl.col("quality_score").is_between(terms.min_quality, 1)).sum().alias("rows_of_low_quality"),
         (~pl.col("toxicity").is_between(0, terms.max_toxicity)).sum().alias("rows_too_toxic"),
+        (~pl.col("bias").is_between(0, terms.max_bias)).sum().alias("rows_too_biased"),
     ).row(0, named=True)
     crossing = rows.group_by("cluster").agg(pl.col("part").n_unique()).filter(pl.col("part") > 1).height
     return {
@@ -189,6 +191,7 @@ def _expectations(measured: Mapping[str, float], terms: Terms) -> list[Expectati
         "rows_with_long_answer": f"answers of at most {terms.max_answer_characters:,} characters",
         "rows_of_low_quality": f"quality of at least {terms.min_quality:g}",
         "rows_too_toxic": f"toxicity of at most {terms.max_toxicity:g}",
+        "rows_too_biased": f"bias of at most {terms.max_bias:g}",
     }
     most: list[tuple[str, str, float | None]] = [
         ("duplicate_share", "hardly any exact duplicates", terms.max_duplicate_share),

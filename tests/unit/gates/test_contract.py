@@ -15,6 +15,7 @@ TERMS = contract.Terms(
     max_broken_share=0.1,
     min_quality=0.7,
     max_toxicity=0.5,
+    max_bias=0.5,
     max_residual_personal_data=0,
     max_contaminated=0,
     max_question_characters=1000,
@@ -34,6 +35,7 @@ def _rows(**changed: list[Any]) -> pl.DataFrame:
         "answer_characters": [1, 10, 100],
         "quality_score": [0.8, 1.0, 0.7],
         "toxicity": [0.0, 0.1, 0.2],
+        "bias": [0.0, 0.1, 0.2],
     }
     return pl.DataFrame({**columns, **changed})
 
@@ -58,6 +60,7 @@ def test_good_rows_pass() -> None:
         ({"quality_score": [0.8, 0.69, 0.7]}, {}, {"rows_of_low_quality"}),
         ({"toxicity": [0.0, 0.9, 0.0]}, {}, {"rows_too_toxic"}),
         ({"toxicity": [0.0, float("nan"), 0.0]}, {}, {"rows_too_toxic"}),
+        ({"bias": [0.0, 0.9, 0.0]}, {}, {"rows_too_biased"}),
         ({"content": [1, 1, 3]}, {}, {"duplicate_share"}),
         ({"takes_turns": [True, False, True]}, {}, {"rows_out_of_turn"}),
         ({"answer_characters": [1, 0, 5]}, {}, {"rows_with_an_empty_side"}),

@@ -281,3 +281,17 @@ def test_masking_ahead_tells_its_error(faulty_source: Path, tmp_path: Path) -> N
     with pytest.raises(OSError, match="personal_data"), MaskingAhead(workdir, settings) as ahead:
         for _ in range(5):
             pipeline.ingest(faulty_source, workdir, settings, also=ahead.put)
+
+
+def test_a_row_is_dropped_for_what_rows_are_dropped_for(tmp_path: Path) -> None:
+    rows = [*clean_rows(), row("병신ㅋㅋㅋㅋㅋㅋㅋㅋㅋㅋㅋㅋ", "하이패스")]
+    source = write(tmp_path / "rows.jsonl", rows)
+    for changed, dropped in (
+        ({}, {"low_quality": 1}),
+        ({"quality": "report"}, {"toxic": 1}),
+        ({"toxicity": "report"}, {"low_quality": 1}),
+        ({"toxicity": "report", "quality": "report"}, {}),
+    ):
+        settings = GateSettings.model_validate({"bias": "off", **changed})
+        version = pipeline.prepare("calls", source, settings, root=tmp_path / "root")
+        assert version.manifest.counts["dropped"] == dropped

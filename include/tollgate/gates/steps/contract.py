@@ -53,6 +53,7 @@ def _terms(settings: GateSettings) -> contract.Terms:
         max_broken_share=settings.max_broken_share,
         min_quality=settings.min_quality if settings.quality == "drop" else 0.0,
         max_toxicity=settings.max_toxicity if settings.toxicity == "drop" else 1.0,
+        max_bias=settings.max_bias if settings.bias == "drop" else 1.0,
         max_residual_personal_data=None if settings.personal_data == "report" else 0,
         max_contaminated=0 if settings.contamination == "drop" and settings.contamination_tests else None,
         max_question_characters=settings.max_question_characters,

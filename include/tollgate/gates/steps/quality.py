@@ -1,4 +1,4 @@
-"""Step 4: drop rows of low quality, and toxic ones."""
+"""Step 4: drop rows of low quality, and toxic or biased ones."""
 
 from __future__ import annotations
 
@@ -19,25 +19,30 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import polars as pl
 
-REASONS = ("toxic", "low_quality")
-"""Why a row may go; a row that is both counts as toxic."""
+REASONS = ("low_quality", "toxic", "biased")
+"""Why a row may go; one with several reasons counts for the first of those that rows are dropped for."""
 
 
 def score_quality(workdir: Path, settings: GateSettings) -> StageResult:
-    """Score toxicity of every row, and drop or only report the rows beyond its threshold or that of quality.
+    """Score toxicity and bias of every row, and drop or only report the rows beyond these thresholds or quality's.
 
     The quality scores are those by which the step before chose among duplicates.
     """
     import polars as pl
 
     rows = workfolder.read_columns(workdir, "duplicates")
-    rows = rows.with_columns(pl.Series("toxicity", _toxicity(workdir, rows["place"].to_numpy()), dtype=pl.Float32))
-    toxic, low = pl.col("toxicity") >= settings.max_toxicity, pl.col("quality_score") < settings.min_quality
-    reason = pl.when(toxic).then(pl.lit("toxic")).when(low).then(pl.lit("low_quality")).alias("reason")
-    rows = rows.with_columns(reason)
-    taken = [name for name, mode in zip(REASONS, (settings.toxicity, settings.quality), strict=True) if mode == "drop"]
+    rows = rows.hstack(_scores(workdir, rows["place"].to_numpy(), settings).get_columns())
+    beyond = {
+        "toxic": pl.col("toxicity") >= settings.max_toxicity,
+        "biased": pl.col("bias") >= settings.max_bias,
+        "low_quality": pl.col("quality_score") < settings.min_quality,
+    }
+    modes = {"low_quality": settings.quality, "toxic": settings.toxicity, "biased": settings.bias}
+    taken = [name for name in REASONS if modes[name] == "drop"]
+    order = sorted(REASONS, key=lambda name: name not in taken)
+    rows = rows.with_columns(pl.coalesce(pl.when(beyond[name]).then(pl.lit(name)) for name in order).alias("reason"))
     kept = rows.filter(~rows["reason"].is_in(taken).fill_null(value=False))
-    workfolder.write_columns(workdir, "quality", kept.select("place", "cluster", "quality_score", "toxicity"))
+    workfolder.write_columns(workdir, "quality", kept.select("place", "cluster", "quality_score", "toxicity", "bias"))
     found = {name: count for name in REASONS if (count := int((rows["reason"] == name).sum()))}
     return workfolder.finish(
         workdir,
@@ -57,19 +62,22 @@ def score_quality(workdir: Path, settings: GateSettings) -> StageResult:
     )
 
 
-def _toxicity(workdir: Path, places: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    """The worst score among the turns of user and assistant, for each row."""
+def _scores(workdir: Path, places: npt.NDArray[np.int64], settings: GateSettings) -> pl.DataFrame:
+    """``toxicity`` and ``bias`` of each row: the worst among the turns of user and assistant; 0 if not looked for."""
+    import polars as pl
     import pyarrow as pa
 
-    scores = [np.empty(0, np.float32)]
+    found: dict[str, list[npt.NDArray[np.float32]]] = {"toxicity": [], "bias": []}
     for batch in workfolder.read_places(workdir, places):
         turns = take_apart(batch.column("messages"))
         spoken = ~turns.of("system")
-        texts = turns.content.filter(pa.array(spoken)).to_pylist()
-        of_turns = np.array([toxicity.score(text) for text in texts], np.float32)
+        texts = turns.content.filter(pa.array(spoken))
         starts = np.flatnonzero(np.diff(turns.row[spoken], prepend=-1))
-        scores.append(np.maximum.reduceat(of_turns, starts).astype(np.float32))
-    return np.concatenate(scores)
+        found["toxicity"].append(np.maximum.reduceat(toxicity.score_column(texts), starts))
+        biased = np.zeros(len(texts), np.float32) if settings.bias == "off" else toxicity.bias_column(texts)
+        found["bias"].append(np.maximum.reduceat(biased, starts))
+    none = np.empty(0, np.float32)
+    return pl.DataFrame({name: np.concatenate([none, *scores]) for name, scores in found.items()})
 
 
 def _parts(rows: pl.DataFrame) -> pl.DataFrame:
@@ -90,6 +98,7 @@ def _samples(workdir: Path, rows: pl.DataFrame, reason: str, settings: GateSetti
             "reason": reason,
             "quality": round(row["quality_score"], 3),
             "toxicity": round(row["toxicity"], 3),
+            "bias": round(row["bias"], 3),
         }
         if reason == "low_quality":
             weak = {name: round(value, 3) for name, value in parts.items() if value < 1}
