@@ -9,6 +9,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tollgate.dataset.schema import Split
 from tollgate.dataset.split import Shares, assign, without_leaks
 
 KEYS = np.random.default_rng(0).integers(0, 2**64, 1000, dtype=np.uint64)

@@ -29,7 +29,7 @@ STEPS = (
 
 def go_on(path: Path, source: str, gates: dict[str, Any]) -> None:
     """Run the steps that have not ended yet."""
-    kept = json.loads(path.read_text()) if path.is_file() else {"done": -1, "state": {}}
+    kept: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"done": -1, "state": {}}
     done: int = kept["done"]
     state: dict[str, Any] = kept["state"]
     for number in range(done + 1, len(STEPS) + 1):
