@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tollgate.gates import toxicity
+from tollgate.gates.text_buffers import text_column
 from tollgate.gates.training import train_toxicity
 
 
@@ -92,7 +93,7 @@ def test_training_gives_the_same_weights_again() -> None:
     first, second = (train_toxicity.train(comments, clean, "toxicity", seed=3) for _ in range(2))
     assert (first.target.weights == second.target.weights).all()
     assert (first.slope, first.centre) == (second.slope, second.centre)
-    scores = first(toxicity.text_column(["저 역겨운 기자 쓰레기", "정말 재밌는 방송"]))
+    scores = first(text_column(["저 역겨운 기자 쓰레기", "정말 재밌는 방송"]))
     assert scores[0] > 0.5 > scores[1]
 
 
