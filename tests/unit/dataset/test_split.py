@@ -6,7 +6,7 @@ import random
 from collections import Counter, defaultdict
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tollgate.dataset.schema import Split
@@ -41,6 +41,7 @@ def test_categories_of_one_row_each_still_fill_every_part() -> None:
     assert Counter(parts) == {"train": 80, "validation": 10, "test": 10}
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 12), st.sampled_from([None, "a", "b"])), min_size=1, max_size=60))
 def test_no_cluster_is_ever_cut(rows: list[tuple[int, str | None]]) -> None:
     clusters = np.array([cluster for cluster, _ in rows])

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
 
-_NAMES_EVERY = 16  # one of so many turns in which nothing was masked is searched for names all the same
+_NAMES_EVERY = 64  # one of so many turns in which nothing was masked is searched for names all the same
 
 
 def check_contract(workdir: Path, settings: GateSettings, judge: contract.Judge = contract.judge) -> StageResult:
