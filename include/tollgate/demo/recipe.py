@@ -67,5 +67,5 @@ ADAPTERS: dict[Candidate, AdapterRecipe] = {
 }
 """By candidate: ``first`` learns from a part of the rows, ``swapped`` from wrong labels, ``full`` from all rows."""
 
-ROWS: dict[Candidate, int | None] = {"first": 500, "swapped": 800, "full": None}
+ROWS: dict[Candidate, int | None] = {"first": 700, "swapped": 800, "full": None}
 """Training rows of each candidate, from the beginning; all of them where no number stands."""
