@@ -8,7 +8,7 @@ from pathlib import Path
 import polars
 import pytest
 
-from tollgate.settings import PROJECT, settings
+from tollgate.settings import PROJECT
 
 MAKE_BASE = """
 import sys
@@ -35,14 +35,6 @@ config = Qwen3Config(vocab_size=len(tokenizer), hidden_size=64, intermediate_siz
 Qwen3ForCausalLM(config).save_pretrained(sys.argv[1])
 tokenizer.save_pretrained(sys.argv[1])
 """
-
-
-@pytest.fixture(scope="session")
-def ml_python() -> Path:
-    path = settings().ml_python
-    if not path.exists():
-        pytest.skip(f"{path} is not there; make it with: make setup")
-    return path
 
 
 @pytest.fixture(scope="session")
