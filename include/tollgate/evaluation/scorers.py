@@ -131,7 +131,7 @@ def find_scorer(name: str, options: Mapping[str, Any] | None = None, where: str 
 def detect(expected: Iterable[str]) -> str:
     """The scorer that suits these right answers: ``json_exact`` where all are JSON objects, else ``exact``."""
     answers = list(expected)
-    return "json_exact" if answers and all(_json_object(answer) is not None for answer in answers) else "exact"
+    return "json_exact" if answers and all(json_object(answer) is not None for answer in answers) else "exact"
 
 
 def score_results(results: Sequence[CaseResult], name: str | None = None) -> list[ScoredCase]:
@@ -169,8 +169,8 @@ def best_score(score: Scorer, answer: str, expected: Sequence[str]) -> Score:
 @scorer("json_exact")
 def json_exact(answer: str, expected: str) -> Score:
     """Right when both parse as the same JSON object; the order of keys and white space do not count."""
-    wanted = _json_object(expected)
-    found = _json_object(answer)
+    wanted = json_object(expected)
+    found = json_object(answer)
     if wanted is None:
         return Score(correct=False, valid=found is not None)
     fields = {name: found is not None and name in found and _same(found[name], wanted[name]) for name in wanted}
@@ -180,7 +180,7 @@ def json_exact(answer: str, expected: str) -> Score:
 @scorer("json_valid")
 def json_valid(answer: str, expected: str) -> Score:
     """Right when the answer is a JSON object, whatever stands in it; ``expected`` does not count."""
-    valid = _json_object(answer) is not None
+    valid = json_object(answer) is not None
     return Score(correct=valid, valid=valid)
 
 
@@ -215,7 +215,7 @@ def normalised(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", text).casefold().split())
 
 
-def _json_object(text: str) -> dict[str, Any] | None:
+def json_object(text: str) -> dict[str, Any] | None:
     """The object that a text holds and nothing else; NaN and keys given twice are no JSON that a program can trust."""
     try:
         value = json.loads(
