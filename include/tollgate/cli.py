@@ -17,6 +17,10 @@ ROOMS = {
     "dataset": ("tollgate.dataset.commands:app", "Prepare dataset versions; list, compare and describe them."),
     "model": ("tollgate.registry.commands:app", "List, promote and roll back model versions."),
     "experiment": ("tollgate.experiments.commands:app", "Plan, simulate and analyse A/B tests."),
+    "evaluate": (
+        "tollgate.evaluation.evaluate_commands:evaluate_command",
+        "Ask a served model a suite of cases.",
+    ),
     "verdict": ("tollgate.evaluation.commands:verdict_command", "Judge an evaluation against the gates."),
     "demo": (
         "tollgate.demo.commands:demo_command",

@@ -41,15 +41,20 @@ def render(report: Values) -> str:
     Returns:
         An HTML document in UTF-8 with its style, charts and both languages inside.
     """
-    return _environment().get_template("report.html.j2").render(page=_page(report), words=words)
+    return environment().get_template("report.html.j2").render(page=_page(report), words=words)
 
 
 @cache
-def _environment() -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+def environment(*rooms: str) -> Environment:
+    """Where report pages are made: the frame, pieces and style that they share, and each room's own templates.
+
+    Args:
+        rooms: Packages with a folder ``templates`` of their own.
+    """
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, select_autoescape
 
     return Environment(
-        loader=PackageLoader("tollgate.dataset", "templates"),
+        loader=ChoiceLoader([PackageLoader(room, "templates") for room in (*rooms, "tollgate.dataset")]),
         autoescape=select_autoescape(["html", "j2"], default_for_string=True, default=False),
         undefined=StrictUndefined,
         trim_blocks=True,

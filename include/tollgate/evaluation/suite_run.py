@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tollgate.errors import BadInputError, Problem
 from tollgate.evaluation.cases import CaseResult, write_json_lines
 from tollgate.evaluation.consistency import format_consistency, repeated, with_repeats
 from tollgate.evaluation.further import FurtherFigures, count_preferences
@@ -181,6 +182,20 @@ async def _compare(
         if case.id in others and case.messages
     ]
     return await prefer(judge, pairs, folder / "judge-champion.jsonl", on_result)
+
+
+def check_judge(suite: Suite, asking: Asking, judge: Judge | None) -> None:
+    """See that there is a judge where a case is to be scored by one.
+
+    Raises:
+        BadInputError: There is none.
+    """
+    if judge is not None:
+        return
+    wanting = next((case for case in suite.cases if (case.scorer or asking.scorer) == JUDGE), None)
+    if wanting is not None:
+        problem = Problem(f"case {wanting.id}, scorer", repr(JUDGE), "a judge's address and name, or another scorer")
+        raise BadInputError("The suite needs an LLM judge.", [problem])
 
 
 def requests_of(suite: Suite, asking: Asking, judge: Judge | None, labelled: int, champion: int) -> int:

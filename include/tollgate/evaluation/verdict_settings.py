@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tollgate.errors import BadInputError, Problem
 
 
 class Outcome(StrEnum):
@@ -54,6 +58,22 @@ class VerdictSettings(BaseModel):
 
 
 DEFAULT_SETTINGS = VerdictSettings()
+
+
+def parse_settings(fields: Mapping[str, Any]) -> VerdictSettings:
+    """The settings that these fields give.
+
+    Raises:
+        BadInputError: One problem for each field that is unknown or has a value that it cannot have.
+    """
+    try:
+        return VerdictSettings.model_validate(dict(fields))
+    except ValidationError as error:
+        problems = [
+            Problem(f"verdict.{'.'.join(map(str, fault['loc']))}", repr(fault["input"])[:200], fault["msg"])
+            for fault in error.errors()
+        ]
+        raise BadInputError("The verdict's settings are not valid.", problems) from error
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
@@ -29,6 +29,7 @@ def test_mid_p_of_published_tables(better: int, worse: int, p_value: float) -> N
     assert mcnemar_mid_p(worse, better) == mcnemar_mid_p(better, worse)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 200), st.integers(0, 200))
 def test_mid_p_is_the_exact_test_less_half_the_observed_point(better: int, worse: int) -> None:
     mid = mcnemar_mid_p(better, worse)
@@ -55,6 +56,7 @@ def test_tangos_bound_equals_published_values(
     assert difference_lower_bound(better, worse, cases, confidence) == pytest.approx(bound, abs=6e-5)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 60), st.integers(0, 60), st.integers(1, 400))
 def test_the_bound_lies_below_the_estimate_and_grows_with_every_better_case(better: int, worse: int, rest: int) -> None:
     cases = better + worse + rest
