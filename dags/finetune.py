@@ -95,6 +95,14 @@ PARAMS = {
         description="So much below the production version's accuracy still counts as no worse.",
         section="Gate",
     ),
+    "verdict": Param(
+        {"category_margin": 0.10, "empty_limit": 0.01},
+        type="object",
+        title="Further rules of the verdict",
+        description="Fields of VerdictSettings, for example minimum_cases, category_floor, latency_limit_ms, "
+        "perplexity_ratio; see docs/evaluation.md.",
+        section="Gate",
+    ),
     "max_answer_tokens": Param(128, type="integer", minimum=1, maximum=8192, title="Longest answer", section="Gate"),
     "experiment": Param(
         {"minimum_effect": 0.3, "standard_deviation": 1.13},
@@ -154,14 +162,15 @@ def finetune() -> None:
         from tollgate.workflow import finetune as work
 
         by, longest = who(get_current_context()), params["max_answer_tokens"]
-        return work.evaluate(result_of("validate"), result_of("candidate.serve"), by, longest)
+        job, version = result_of("validate"), result_of("candidate.serve")
+        return work.evaluate(job, version, by, longest, work.rules_of(params))
 
     @task
     def verdict(params: dict[str, Any]) -> dict[str, Any]:
         """Pass, inconclusive or fail, with the reasons in words."""
         from tollgate.workflow import finetune as work
 
-        judged = work.judge(result_of("validate"), params["threshold"], params["margin"])
+        judged = work.judge(result_of("validate"), work.rules_of(params))
         write_note(get_current_context(), f"**{judged['outcome']}**: {' '.join(judged['reasons'])}")
         return judged
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.operators.hitl import HITLBranchOperator
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
 APPROVE, REJECT = "Approve", "Reject"
 ANSWER = "answer"
-"""XCom key of the person's answer: ``chosen_options``, ``params_input`` and ``responded_by_user``."""
+"""XCom key of the person's answer: ``chosen_options``, ``params_input``, ``responded_by_user``, ``responded_at``."""
 
 BODY = """
 {% set v = ti.xcom_pull(task_ids='candidate.verdict') %}
@@ -55,5 +56,7 @@ class ReleaseApprovalOperator(HITLBranchOperator):
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
         """Keep the answer, then branch."""
         answer = {key: event.get(key) for key in ("chosen_options", "params_input", "responded_by_user")}
+        at = event.get("responded_at")
+        answer["responded_at"] = at.isoformat() if isinstance(at, dt.datetime) else at
         context["ti"].xcom_push(key=ANSWER, value=answer)
         return super().execute_complete(context, event)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pydantic import ValidationError
+from sqlalchemy.orm import Session
 
 from tollgate.dataset.versions import resolve
 from tollgate.errors import BadInputError, GateRefusedError, Problem
@@ -17,6 +18,7 @@ from tollgate.evaluation import candidate
 from tollgate.evaluation.candidate import CandidateEvaluation, Contestants
 from tollgate.evaluation.runner import cases_from_dataset
 from tollgate.evaluation.verdict import Verdict, VerdictSettings
+from tollgate.evaluation.verdict_settings import parse_settings
 from tollgate.experiments.plan import ExperimentPlan
 from tollgate.registry import lifecycle
 from tollgate.registry.mlflow_projection import project_model
@@ -55,7 +57,8 @@ def validate(params: Mapping[str, Any], hyperparameters: Sequence[str], run_id: 
         }
     )
     with transaction() as session:
-        job = create_job(session, request, run_id, by, settings(), _plan_problems(params["experiment"]))
+        problems = [*_plan_problems(params["experiment"]), *_rules_problems(params)]
+        job = create_job(session, request, run_id, by, settings(), problems)
         start_job(session, job.id)
     return job.model_dump(mode="json")
 
@@ -77,8 +80,17 @@ def serve_candidate(job: Mapping[str, Any], by: str) -> dict[str, Any]:
     return {"model_id": registration.model_id, "served_name": registration.served_name}
 
 
-def evaluate(job: Mapping[str, Any], version: Mapping[str, Any], by: str, max_tokens: int) -> dict[str, Any]:
+def evaluate(
+    job: Mapping[str, Any], version: Mapping[str, Any], by: str, max_tokens: int, rules: VerdictSettings
+) -> dict[str, Any]:
     """Put the test part to the candidate, the champion and the base.
+
+    Args:
+        job: What ``validate`` returned.
+        version: What ``serve_candidate`` returned.
+        by: Who started the run.
+        max_tokens: Longest answer.
+        rules: What the verdict will ask for: the perplexity is measured only where a limit of it is set.
 
     Raises:
         ServiceUnavailableError: vLLM did not answer; a retry goes on where this one stopped.
@@ -93,7 +105,12 @@ def evaluate(job: Mapping[str, Any], version: Mapping[str, Any], by: str, max_to
     )
     server = settings().vllm_addresses[0]
     evaluation = candidate.evaluate_candidate(
-        trained.folder, trained.dataset_folder, contestants, server, max_tokens=max_tokens
+        trained.folder,
+        trained.dataset_folder,
+        contestants,
+        server,
+        max_tokens=max_tokens,
+        measure_perplexity=rules.perplexity_limit is not None or rules.perplexity_ratio is not None,
     )
     with transaction() as session:
         candidate.record_evaluation(session, trained.id, trained.dataset_id, trained.folder, by)
@@ -101,10 +118,20 @@ def evaluate(job: Mapping[str, Any], version: Mapping[str, Any], by: str, max_to
     return _accuracies(evaluation)
 
 
-def judge(job: Mapping[str, Any], threshold: float, margin: float) -> dict[str, Any]:
+def judge(job: Mapping[str, Any], rules: VerdictSettings) -> dict[str, Any]:
     """Pass, inconclusive or fail, with the reasons in words."""
-    rules = VerdictSettings(threshold=threshold, margin=margin)
-    return candidate.judge_candidate(Job.model_validate(job).folder, rules).model_dump(mode="json")
+    trained = Job.model_validate(job)
+    return candidate.judge_candidate(trained.folder, rules, trained.dataset).model_dump(mode="json")
+
+
+def rules_of(params: Mapping[str, Any]) -> VerdictSettings:
+    """The verdict's settings, from the run's parameters ``threshold``, ``margin`` and ``verdict``.
+
+    Raises:
+        BadInputError: One problem for each wrong field.
+    """
+    own_fields = {name: params[name] for name in ("threshold", "margin") if name in params}
+    return parse_settings({**(params.get("verdict") or {}), **own_fields})
 
 
 def has_champion(version: Mapping[str, Any]) -> bool:
@@ -132,8 +159,10 @@ def promote(
     Raises:
         GateRefusedError: It answers nothing, or never passed.
     """
+    decider = _decider(answer, by)
     with VllmClient() as client, transaction() as session:
-        done = release.promote(session, version["model_id"], by, _why(verdict, answer), _probes(job), client)
+        _keep_answer(session, version, answer)
+        done = release.promote(session, version["model_id"], decider, _why(verdict, answer), _probes(job), client)
     project_model(done.route)
     return done.model_dump(mode="json")
 
@@ -151,9 +180,10 @@ def open_experiment(
     Raises:
         GateRefusedError: An experiment is running on the route already.
     """
-    why = _why(verdict, answer)
+    why, decider = _why(verdict, answer), _decider(answer, by)
     with VllmClient() as client, transaction() as session:
-        done = release.open_test(session, version["model_id"], by, why, plan_of(plan), _probes(job), client)
+        _keep_answer(session, version, answer)
+        done = release.open_test(session, version["model_id"], decider, why, plan_of(plan), _probes(job), client)
     project_model(done.route)
     return done.model_dump(mode="json")
 
@@ -168,7 +198,8 @@ def refuse(
     """
     why = _why(verdict, answer)
     with transaction() as session:
-        model = lifecycle.archive(session, version["model_id"], by, why)
+        _keep_answer(session, version, answer)
+        model = lifecycle.archive(session, version["model_id"], _decider(answer, by), why)
     project_model(model.model_name)
     raise GateRefusedError(f"{model.served_name} was refused and is not deployed. {why}")
 
@@ -204,12 +235,41 @@ def _plan_problems(fields: Mapping[str, Any]) -> Sequence[Problem]:
     return ()
 
 
+def _rules_problems(params: Mapping[str, Any]) -> Sequence[Problem]:
+    try:
+        rules_of(params)
+    except BadInputError as error:
+        return error.problems
+    return ()
+
+
+def _person(answer: Mapping[str, Any]) -> str | None:
+    return (answer.get("responded_by_user") or {}).get("name")
+
+
+def _decider(answer: Mapping[str, Any] | None, by: str) -> str:
+    """Who stands in the history: the person who answered, where one was asked, else who started the run."""
+    return by if answer is None else _person(answer) or by
+
+
+def _keep_answer(session: Session, version: Mapping[str, Any], answer: Mapping[str, Any] | None) -> None:
+    if answer is None:
+        return
+    kept = {
+        "by": _person(answer),
+        "said": answer["chosen_options"],
+        "why": (answer.get("params_input") or {}).get("reason"),
+        "at": answer.get("responded_at"),
+    }
+    candidate.record_answer(session, version["model_id"], kept)
+
+
 def _why(verdict: Mapping[str, Any], answer: Mapping[str, Any] | None) -> str:
     judged = Verdict.model_validate(verdict)
     reasons = f"Verdict {judged.outcome}: {' '.join(judged.reasons)}"
     if answer is None:
         return reasons
-    person = (answer.get("responded_by_user") or {}).get("name") or "somebody"
+    person = _person(answer) or "somebody"
     said = ", ".join(answer["chosen_options"])
     why = (answer.get("params_input") or {}).get("reason")
     return f"{person} said {said}{f' ({why})' if why else ''}. {reasons}"

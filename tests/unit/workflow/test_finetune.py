@@ -115,13 +115,13 @@ def test_evaluation_and_verdict_are_kept(server: FakeVllm, projected: list[str])
     """The server's answers are no JSON: every one of them is wrong."""
     finetune.promote(*candidate("run 1", "pass"), verdict("pass"), None, "kim")
     job, version = candidate("run 2")
-    figures = finetune.evaluate(job, version, "kim", max_tokens=9)
+    figures = finetune.evaluate(job, version, "kim", max_tokens=9, rules=finetune.rules_of({}))
     assert figures["contestants"] == {"candidate": "router@v2", "champion": "router@v1", "base": "base"}
     assert [figures[name]["accuracy"] for name in ("candidate", "champion", "base")] == [0, 0, 0]
     assert {request["max_tokens"] for request in server.requests[-9:]} == {9}
     with transaction() as session:
         assert session.scalars(select(ModelEvaluation.job_id)).one() == job["id"]
-    judged = finetune.judge(job, 0.9, 0.02)
+    judged = finetune.judge(job, finetune.rules_of({"threshold": 0.9, "margin": 0.02}))
     assert (judged["outcome"], judged["cases"]) == ("fail", 3)
 
 

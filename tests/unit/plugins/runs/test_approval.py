@@ -41,7 +41,7 @@ def event(**changes: Any) -> dict[str, Any]:
         "chosen_options": ["Approve"],
         "params_input": {"reason": "충분히 검토함"},
         "responded_by_user": {"id": "7", "name": "lee"},
-        "responded_at": dt.datetime.now(dt.UTC),
+        "responded_at": dt.datetime(2026, 7, 1, 9, tzinfo=dt.UTC),
     }
     return said | changes
 
@@ -56,6 +56,7 @@ def test_the_answer_decides_the_branch_and_stays_with_its_author(
         "chosen_options": [option],
         "params_input": {"reason": "충분히 검토함"},
         "responded_by_user": {"id": "7", "name": "lee"},
+        "responded_at": "2026-07-01T09:00:00+00:00",
     }
 
 
