@@ -59,6 +59,7 @@ def main() -> None:
     parser.add_argument("--delay", type=float, default=0.0)
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
+        listening.listen(1024)  # from here on whoever comes is kept waiting, not refused
         sys.stdout.write(f"{listening.getsockname()[1]}\n")
         sys.stdout.flush()
         configuration = uvicorn.Config(FastServer(parser.parse_args().delay), log_level="error", lifespan="off")

@@ -111,8 +111,9 @@ def _evaluate(
     from tollgate.evaluation.commands import read_scored
     from tollgate.evaluation.llm_judge import read_labels
     from tollgate.evaluation.report import make_report, write_report
-    from tollgate.evaluation.suite_run import check_judge, requests_of, run_suite
+    from tollgate.evaluation.suite_run import check_judge, check_scorers, requests_of, run_suite
 
+    check_scorers(suite, asking.scorer)
     labelled: list[LabelledPair] = read_labels(labels) if labels else []
     others: list[ScoredCase] = read_scored(champion) if champion else []
     check_judge(suite, asking, judge)

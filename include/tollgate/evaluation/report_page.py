@@ -92,7 +92,7 @@ def _tiles(report: EvaluationReport) -> list[dict[str, Any]]:
 
 
 def _interval(one: Share) -> str:
-    return f"{one.low:.3f} – {one.high:.3f}"
+    return f"{one.low:.3f}–{one.high:.3f}"
 
 
 def _verdict(verdict: Verdict | None) -> dict[str, Any] | None:

@@ -24,7 +24,7 @@ from tollgate.evaluation.llm_judge import (
 )
 from tollgate.evaluation.perplexity import perplexity
 from tollgate.evaluation.runner import run_cases
-from tollgate.evaluation.scorers import JUDGE, ScoredCase, score_results
+from tollgate.evaluation.scorers import JUDGE, ScoredCase, find_scorer, score_results
 from tollgate.evaluation.suites import Suite
 
 Progress = Callable[[CaseResult], None]
@@ -182,6 +182,16 @@ async def _compare(
         if case.id in others and case.messages
     ]
     return await prefer(judge, pairs, folder / "judge-champion.jsonl", on_result)
+
+
+def check_scorers(suite: Suite, general: str | None) -> None:
+    """See that the suite's general scorer is there, before anything is asked.
+
+    Raises:
+        BadInputError: There is none of that name.
+    """
+    if general is not None and general != JUDGE and any(case.scorer is None for case in suite.cases):
+        find_scorer(general)
 
 
 def check_judge(suite: Suite, asking: Asking, judge: Judge | None) -> None:
