@@ -15,7 +15,7 @@ from tollgate.registry import lifecycle
 from tollgate.serving import rollout
 from tollgate.settings import settings
 from tollgate.store.session import transaction
-from tollgate.store.tables import Experiment, FinetuningJob, ModelEvaluation, RegisteredModel
+from tollgate.store.tables import Experiment, FinetuningJob, ModelEvaluation, RegisteredModel, StageTransition
 from tollgate.workflow import finetune
 
 PARAMS: dict[str, Any] = {
@@ -183,3 +183,30 @@ def test_a_refused_version_is_archived_and_the_reason_told(
         assert str(refused.value) == f"router@v1 was refused and is not deployed. {why}"
     assert [change[1:] for change in history()][1:] == [("archived", why)]
     assert (route(), projected) == ({}, ["router", "router"])
+
+
+@pytest.mark.usefixtures("server", "projected")
+def test_a_persons_answer_is_kept_beside_the_evaluation() -> None:
+    job, version = candidate(outcome="inconclusive")
+    finetune.evaluate(job, version, "kim", max_tokens=9, rules=finetune.rules_of({}))
+    answer = {**ANSWER, "chosen_options": ["Approve"], "responded_at": "2026-07-01T09:00:00+00:00"}
+    finetune.promote(job, version, verdict("inconclusive"), answer, "kim")
+    with transaction() as session:
+        [evaluated] = session.scalars(select(ModelEvaluation))
+        [change] = session.scalars(select(StageTransition).where(StageTransition.to_stage == "production"))
+    assert evaluated.metrics["answer"] == {
+        "by": "lee",
+        "said": ["Approve"],
+        "why": "통행료 답변이 부정확함",
+        "at": "2026-07-01T09:00:00+00:00",
+    }
+    assert evaluated.metrics["accuracy"] == 0
+    assert change.changed_by == "lee", "not the one who started the run"
+
+
+@pytest.mark.usefixtures("server")
+def test_rules_of_the_verdict_come_from_the_form_and_wrong_ones_are_refused_first() -> None:
+    rules = finetune.rules_of({"threshold": 0.8, "margin": 0.05, "verdict": {"category_floor": None, "power": 0.9}})
+    assert (rules.threshold, rules.margin, rules.category_floor, rules.power) == (0.8, 0.05, None, 0.9)
+    with pytest.raises(BadInputError, match=r"verdict\.minimum"):
+        validate(verdict={"minimum": 3})
