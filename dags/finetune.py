@@ -15,6 +15,7 @@ from jobs.form import training_params
 from jobs.operator import ContainerJobOperator
 from jobs.records import mark_failed
 from mlflow_registry.operators import RegisterModelOperator
+from reports.links import evaluation_path
 from runs.approval import ANSWER, ReleaseApprovalOperator
 from runs.notes import note_failure, write_note
 from runs.people import who
@@ -171,7 +172,8 @@ def finetune() -> None:
         from tollgate.workflow import finetune as work
 
         judged = work.judge(result_of("validate"), work.rules_of(params))
-        write_note(get_current_context(), f"**{judged['outcome']}**: {' '.join(judged['reasons'])}")
+        report = f"[Report · 평가 보고서]({evaluation_path(result_of('validate')['name'])})"
+        write_note(get_current_context(), f"**{judged['outcome']}**: {' '.join(judged['reasons'])}\n\n{report}")
         return judged
 
     @task.branch

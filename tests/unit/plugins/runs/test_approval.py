@@ -78,11 +78,13 @@ def test_the_question_shows_the_verdict_in_both_languages(operator: ReleaseAppro
     cases = [ScoredCase(id=str(number), answer="x", correct=number > 6) for number in range(100)]
     verdict = judge(cases)
     ti = TaskInstance(
-        **{"candidate.verdict": verdict.model_dump(mode="json"), "candidate.serve": {"served_name": "router@v2"}}
+        validate={"name": "router-0123"},
+        **{"candidate.verdict": verdict.model_dump(mode="json"), "candidate.serve": {"served_name": "router@v2"}},
     )
     subject, body = (jinja2.Template(text).render(ti=ti) for text in (operator.subject, operator.body or ""))
     assert subject == "router@v2: inconclusive. Release it?"
     assert "| 0.9300 (93 / 100) |" in body
+    assert "](/tollgate/evaluations/router-0123)" in body
     assert f"| {verdict.cases_needed} |" in body
     for reason in (*verdict.reasons, *verdict.reasons_ko):
         assert f"- {reason}" in body
