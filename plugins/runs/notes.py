@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reports.links import report_path
-from tollgate.dataset.report import REPORT_PAGE
 from tollgate.errors import TollgateError
 
 if TYPE_CHECKING:
@@ -39,8 +38,9 @@ def note_version(context: Context, version: Mapping[str, Any]) -> None:
     state = "written" if version["created"] else "there already, with the same content"
     rows = f"{counts['rows_kept']:,} of {counts['rows_in']:,} rows kept"
     folder = Path(version["folder"])
-    page = f"[{REPORT_PAGE}]({report_path(folder.parent.name, int(folder.name[1:]))})"
-    write_note(context, f"**{version['reference']}** {state}: {rows}.\n\nReport · 보고서: {page}, `{folder}`")
+    page = report_path(folder.parent.name, int(folder.name[1:]))
+    # The run's page shows the first line.
+    write_note(context, f"**{version['reference']}** {state}: {rows}. [Report · 보고서]({page})\n\n`{folder}`")
 
 
 def write_note(context: Context, text: str) -> None:
