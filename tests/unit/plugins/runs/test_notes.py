@@ -56,7 +56,8 @@ def test_a_note_says_which_version_came_of_it_and_where_its_report_is(
     note_version(context(), version)
     ((_, written),) = airflow.written("PATCH")
     assert written["note"] == (
-        f"**calls@v3** {state}: 4,700 of 4,952 rows kept. [Report · 보고서](/tollgate/datasets/calls/v3)\n\n`/data/calls/v3`"
+        f"**calls@v3** {state}: 4,700 of 4,952 rows kept. [Report · 보고서](/tollgate/datasets/calls/v3)\n\n"
+        "`/data/calls/v3`"
     )
 
 
