@@ -21,6 +21,7 @@ class TrainingSpec(BaseModel):
     dataset_reference: str = Field(description="The same version as people write it, for example highway@v3.")
     output: Path = Field(description="The job folder: checkpoints, progress.jsonl, result.json are written here.")
 
+    backend: Literal["trl", "axolotl", "llama_factory"] = Field("trl", description="What trains.")
     method: Literal["full", "lora", "qlora"] = Field("lora", description="Which weights are trained.")
     lora_rank: int = Field(16, ge=1, le=512, description="Rank of the adapter.")
     lora_alpha: int = Field(32, ge=1, le=1024, description="Scale of the adapter; the update counts alpha / rank.")
@@ -38,7 +39,11 @@ class TrainingSpec(BaseModel):
     epochs: float = Field(3.0, gt=0.0, le=1000.0, description="Passes over the training part.")
     max_steps: int | None = Field(None, ge=1, description="Stop after this many steps, whatever the epochs.")
     max_length: int = Field(2048, ge=8, le=1_048_576, description="Longest row in tokens; longer ones are cut.")
+    packing: bool = Field(False, description="Put several short rows into one sequence; attention stays within a row.")
     assistant_only_loss: bool = Field(True, description="Learn from the assistant's turns only.")
+    gradient_checkpointing: bool | None = Field(
+        None, description="Compute activations twice to save memory; empty: on a GPU."
+    )
     precision: Literal["fp32", "bf16"] = Field("fp32", description="Arithmetic of the training.")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Seed of everything random.")
 
@@ -46,6 +51,25 @@ class TrainingSpec(BaseModel):
     eval_steps: int = Field(500, ge=1, description="Measure the validation loss every so many steps.")
     save_steps: int = Field(500, ge=1, description="Save a checkpoint every so many steps.")
     checkpoints_kept: int = Field(2, ge=1, le=100, description="Checkpoints kept; older ones are deleted.")
+    resume_from: str = Field(
+        "last",
+        pattern=r"^(last|none|checkpoint-[1-9][0-9]*)$",
+        description="Checkpoint to go on from: last, none, or a name such as checkpoint-500.",
+    )
+    early_stopping_patience: int | None = Field(
+        None,
+        ge=1,
+        le=1000,
+        description="Stop after so many measurements without a gain in validation loss; empty: never.",
+    )
+    early_stopping_minimum_gain: float = Field(
+        0.0, ge=0.0, le=100.0, description="A smaller fall of the loss is no gain."
+    )
+
+    distribution: Literal["none", "ddp", "fsdp", "zero2", "zero3"] = Field(
+        "none", description="How several processes share the work: copies (ddp), or parts of the weights."
+    )
+    processes: int = Field(1, ge=1, le=64, description="Training processes; on GPUs one for each device.")
 
     @model_validator(mode="after")
     def _paths_are_absolute(self) -> Self:
