@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reports.links import report_path
 from tollgate.dataset.report import REPORT_PAGE
 from tollgate.errors import TollgateError
 
@@ -37,8 +38,9 @@ def note_version(context: Context, version: Mapping[str, Any]) -> None:
     counts = version["counts"]
     state = "written" if version["created"] else "there already, with the same content"
     rows = f"{counts['rows_kept']:,} of {counts['rows_in']:,} rows kept"
-    page = Path(version["folder"]) / REPORT_PAGE
-    write_note(context, f"**{version['reference']}** {state}: {rows}.\n\nReport · 보고서: `{page}`")
+    folder = Path(version["folder"])
+    page = f"[{REPORT_PAGE}]({report_path(folder.parent.name, int(folder.name[1:]))})"
+    write_note(context, f"**{version['reference']}** {state}: {rows}.\n\nReport · 보고서: {page}, `{folder}`")
 
 
 def write_note(context: Context, text: str) -> None:

@@ -56,7 +56,8 @@ def test_a_note_says_which_version_came_of_it_and_where_its_report_is(
     note_version(context(), version)
     ((_, written),) = airflow.written("PATCH")
     assert written["note"] == (
-        f"**calls@v3** {state}: 4,700 of 4,952 rows kept.\n\nReport · 보고서: `/data/calls/v3/report.html`"
+        f"**calls@v3** {state}: 4,700 of 4,952 rows kept.\n\n"
+        "Report · 보고서: [report.html](/tollgate/datasets/calls/v3), `/data/calls/v3`"
     )
 
 

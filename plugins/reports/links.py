@@ -1,0 +1,11 @@
+"""Where the pages are."""
+
+from __future__ import annotations
+
+PREFIX = "/tollgate"
+"""Where Airflow mounts the pages."""
+
+
+def report_path(name: str, number: int) -> str:
+    """The path of a version's report on Airflow's own address."""
+    return f"{PREFIX}/datasets/{name}/v{number}"
