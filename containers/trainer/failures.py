@@ -35,7 +35,9 @@ def explain(error: BaseException, spec: TrainingSpec | None) -> Failure:
     if is_out_of_memory(error):
         return Failure("out_of_memory", text, memory_advice(spec))
     if is_disk_full(error):
-        advice = "Free space or lower checkpoints_kept. The last whole checkpoint is kept; the next try goes on from it."
+        advice = (
+            "Free space or lower checkpoints_kept. The last whole checkpoint is kept; the next try goes on from it."
+        )
         return Failure("disk_full", text, advice)
     return Failure("failed", text, "See the log above this line.")
 

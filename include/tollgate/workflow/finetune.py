@@ -52,6 +52,7 @@ def validate(params: Mapping[str, Any], hyperparameters: Sequence[str], run_id: 
             "base_model": params["base_model"] or None,
             "hyperparameters": chosen,
             "more_hyperparameters": params["more_hyperparameters"] or "",
+            "resume_job": params.get("resume_job") or None,
         }
     )
     with transaction() as session:
