@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -35,7 +36,7 @@ print(json.dumps({"changed": (adapted - before).abs().max().item(), "differs": (
 
 def run_merge(ml_python: Path, *arguments: Path) -> subprocess.CompletedProcess[str]:
     script = PROJECT / "containers" / "trainer" / "merge.py"
-    environment = {"PYTHONPATH": str(PROJECT / "include"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT / "include"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     command = [str(argument) for argument in (ml_python, script, *arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
 
