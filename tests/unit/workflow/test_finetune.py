@@ -17,6 +17,7 @@ from tollgate.serving import rollout
 from tollgate.settings import settings
 from tollgate.store.session import transaction
 from tollgate.store.tables import Experiment, FinetuningJob, ModelEvaluation, RegisteredModel
+from tollgate.training.checkpoints import checkpoints_of
 from tollgate.workflow import finetune
 
 PARAMS: dict[str, Any] = {
@@ -91,6 +92,8 @@ def test_a_run_goes_on_from_a_stopped_job_by_its_parameters() -> None:
     write_checkpoint(Path(first["folder"]) / "checkpoints", 10)
     write_checkpoint(Path(first["folder"]) / "checkpoints", 20)
     finetune.fail_job(first["name"])
+    with transaction() as session:
+        assert [row.name for row in checkpoints_of(session, first["id"])] == ["checkpoint-10", "checkpoint-20"]
     params = PARAMS | {"resume_job": first["name"], "resume_from": "checkpoint-10"}
     second = finetune.validate(params, ["lora_rank", "epochs", "resume_from"], "run 2", "kim")
     assert (Path(second["folder"]) / "inherited" / "checkpoint-10").is_dir()

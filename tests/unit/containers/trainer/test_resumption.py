@@ -75,6 +75,22 @@ def test_killed_and_stopped_in_between_it_logs_what_an_uninterrupted_run_logs(
     ).read_bytes()
 
 
+@pytest.mark.parametrize("method", ["full", "qlora"])
+def test_every_method_goes_on_to_the_last_digit(
+    tmp_path: Path, trainings: ForkServer, base_model: Path, dataset: Path, method: str
+) -> None:
+    settings = {"method": method, "lora_dropout": 0.2, "max_steps": 20, "save_steps": 50, "eval_steps": 6}
+    whole = write_spec(tmp_path / "whole", base_model, dataset, **settings)
+    assert trainings.run(whole) == 0, said(whole)
+    cut = write_spec(tmp_path / "cut", base_model, dataset, **settings)
+    training = trainings.start(cut)
+    training.wait_for_step(5)
+    training.signal(signal.SIGTERM)
+    assert training.wait() == 10, said(cut)
+    assert trainings.run(cut) == 0, said(cut)
+    assert figures(cut, *FIGURES) == figures(whole, *FIGURES)
+
+
 def test_a_stop_in_the_middle_of_an_evaluation_cuts_it_and_it_is_made_up_for(
     tmp_path: Path, trainings: ForkServer, base_model: Path, long_evaluation: Path
 ) -> None:
