@@ -76,6 +76,15 @@ PARAMS = {
         description='Further fields of the specification, as JSON: {"weight_decay": 0.01, "eval_steps": 100}.',
         section="How",
     ),
+    "resume_job": Param(
+        None,
+        type=["null", "string"],
+        pattern=r"^[a-z0-9][a-z0-9._-]{0,199}$",
+        title="Earlier job",
+        description="Name of a stopped or failed job, to go on from its checkpoint with the same settings.",
+        section="Resume",
+    ),
+    **training_params(("resume_from",), section="Resume"),
     "gpus": Param(1, type="integer", minimum=0, maximum=8, title="GPUs", section="How"),
     "threshold": Param(
         0.90,
@@ -129,7 +138,7 @@ def finetune() -> None:
         """Check everything that was asked for before anything heavy starts."""
         from tollgate.workflow import finetune as work
 
-        return work.validate(params, HYPERPARAMETERS, run_id, who(get_current_context()))
+        return work.validate(params, (*HYPERPARAMETERS, "resume_from"), run_id, who(get_current_context()))
 
     train = ContainerJobOperator(
         task_id="train",

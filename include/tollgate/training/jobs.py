@@ -21,6 +21,7 @@ from tollgate.errors import BadInputError, Problem
 from tollgate.settings import Settings
 from tollgate.store.tables import FinetuningJob
 from tollgate.training.base_model import base_model_problems
+from tollgate.training.resumption import inherit_checkpoint, resumption_problems
 from tollgate.training.spec import TrainingSpec, parse_spec
 
 FORM_FIELDS = frozenset(TrainingSpec.model_fields) - {
@@ -45,6 +46,7 @@ class TrainingRequest(BaseModel):
     base_model: Path | None = Field(None, description="Folder of the base model; empty: the one that vLLM serves.")
     hyperparameters: dict[str, Any] = Field({}, description="Fields of the training specification.")
     more_hyperparameters: str = Field("", description="Further fields of the specification, as a JSON object.")
+    resume_job: str | None = Field(None, description="Name of an earlier job that ended, to go on from its checkpoint.")
 
 
 class Job(BaseModel):
@@ -111,10 +113,14 @@ def create_job(
     problems += _serving_problems(values, base_model, settings)
     folder = settings.jobs / name
     spec = _spec(name, values, base_model, version, folder, problems)
+    if spec is not None and version is not None:
+        problems += resumption_problems(session, spec, request.resume_job)
     if problems or spec is None or version is None:
         raise BadInputError("The job cannot start.", problems)
     row = _write_row(session, spec, record_version(session, version, created_by), created_by)
     _write_spec(spec)
+    if request.resume_job:
+        inherit_checkpoint(spec, request.resume_job)
     return Job(
         id=row.id,
         name=name,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pydantic import ValidationError
+from sqlalchemy import select
 
 from tollgate.dataset.versions import resolve
 from tollgate.errors import BadInputError, GateRefusedError, Problem
@@ -25,6 +26,7 @@ from tollgate.serving import release
 from tollgate.serving.client import Prompt, VllmClient
 from tollgate.settings import settings
 from tollgate.store.session import transaction
+from tollgate.store.tables import FinetuningJob
 from tollgate.training.checkpoints import record_checkpoints
 from tollgate.training.jobs import Job, create_job, finish_job, parse_request, start_job
 
@@ -52,6 +54,7 @@ def validate(params: Mapping[str, Any], hyperparameters: Sequence[str], run_id: 
             "base_model": params["base_model"] or None,
             "hyperparameters": chosen,
             "more_hyperparameters": params["more_hyperparameters"] or "",
+            "resume_job": params.get("resume_job") or None,
         }
     )
     with transaction() as session:
@@ -174,9 +177,12 @@ def refuse(
 
 
 def fail_job(name: str) -> None:
-    """Mark a job as failed."""
+    """Mark a job as failed, and record the checkpoints that it left: a new run can go on from them."""
     with transaction() as session:
         finish_job(session, name, "failed")
+        job = session.scalar(select(FinetuningJob).where(FinetuningJob.job_name == name))
+        if job is not None:
+            record_checkpoints(session, job.id, Path(job.output_dir))
 
 
 def plan_of(fields: Mapping[str, Any]) -> ExperimentPlan:

@@ -109,6 +109,8 @@ def test_retrain_is_off_until_someone_turns_it_on_and_listens_to_new_versions(da
         ("dataset", "highway"),
         ("model_name", "../x"),
         ("threshold", 1.2),
+        ("resume_from", "checkpoint-0"),
+        ("resume_job", "../x"),
     ],
 )
 def test_the_form_refuses_what_can_never_be_right(dags, field, value):

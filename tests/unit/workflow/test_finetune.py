@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 from tests.unit.serving.fake_vllm import FakeVllm, write_adapter
+from tests.unit.training.example_checkpoint import write_checkpoint
 
 from tollgate.errors import BadInputError, GateRefusedError
 from tollgate.registry import lifecycle
@@ -16,6 +17,7 @@ from tollgate.serving import rollout
 from tollgate.settings import settings
 from tollgate.store.session import transaction
 from tollgate.store.tables import Experiment, FinetuningJob, ModelEvaluation, RegisteredModel
+from tollgate.training.checkpoints import checkpoints_of
 from tollgate.workflow import finetune
 
 PARAMS: dict[str, Any] = {
@@ -82,6 +84,20 @@ def test_a_valid_request_is_a_running_job_however_often_it_is_asked() -> None:
     finetune.fail_job(job["name"])
     with transaction() as session:
         assert session.scalars(select(FinetuningJob.status)).one() == "failed"
+
+
+@pytest.mark.usefixtures("server")
+def test_a_run_goes_on_from_a_stopped_job_by_its_parameters() -> None:
+    first = validate()
+    write_checkpoint(Path(first["folder"]) / "checkpoints", 10)
+    write_checkpoint(Path(first["folder"]) / "checkpoints", 20)
+    finetune.fail_job(first["name"])
+    with transaction() as session:
+        assert [row.name for row in checkpoints_of(session, first["id"])] == ["checkpoint-10", "checkpoint-20"]
+    params = PARAMS | {"resume_job": first["name"], "resume_from": "checkpoint-10"}
+    second = finetune.validate(params, ["lora_rank", "epochs", "resume_from"], "run 2", "kim")
+    assert (Path(second["folder"]) / "inherited" / "checkpoint-10").is_dir()
+    assert json.loads((Path(second["folder"]) / "spec.json").read_text())["resume_from"] == "checkpoint-10"
 
 
 @pytest.mark.usefixtures("server")

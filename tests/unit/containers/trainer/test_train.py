@@ -91,6 +91,18 @@ def test_a_stopped_run_goes_on_where_it_was_and_ends_like_an_uninterrupted_one(t
     assert resumed == losses
 
 
+def test_a_stop_before_the_first_step_ends_at_once_and_leaves_no_error(tmp_path, run, base_model, dataset):
+    folder = write_spec(tmp_path / "job", base_model, dataset)
+    process = run(folder)
+    assert process.stdout.readline() == "Preparing.\n"
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 10, output
+    assert "nothing new to save" in output
+    assert not (folder / "error.json").exists()
+    assert not (folder / "progress.jsonl").exists()
+
+
 @pytest.mark.parametrize(
     ("changed", "expected"),
     [
