@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -39,7 +40,7 @@ class Stop:
 
     def acknowledge(self) -> None:
         """Turn the request into the record of why the job stopped, so that the next attempt does not stop again."""
-        if self._request.exists():
+        with contextlib.suppress(FileNotFoundError):  # another process of this training was faster, or a signal came
             self._request.replace(self._request.with_name(STOPPED))
 
     def forget(self) -> None:

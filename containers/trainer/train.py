@@ -8,6 +8,7 @@ what to do.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import time
@@ -85,7 +86,7 @@ def _train(spec: TrainingSpec, stop: Stop) -> int:
     if (spec.output / "result.json").is_file():
         _say("This job is done already; its result stands.")
         return 0
-    if stop.requested:
+    if stop.requested and "RANK" not in os.environ:  # several processes agree after their first step
         return _stopped(stop, "Stopped before the first step, as somebody asked.")
     started = time.monotonic()
     # Imported here: a wrong specification is refused at once, not after the seconds that these take.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import polars
 import pytest
-from tests.unit.containers.trainer.trainings import ForkServer, error, progress, said, write_spec
+from tests.unit.containers.trainer.trainings import ForkServer, error, figures, said, write_spec
 
 from tollgate.training.checkpoint_files import whole_checkpoints
 from tollgate.training.spec import parse_spec
@@ -82,7 +82,7 @@ def test_a_host_without_memory_says_what_to_lower(tmp_path: Path, trainings: For
     used = int((Path(f"/proc/{training.pid}/statm").read_text()).split()[0]) * os.sysconf("SC_PAGE_SIZE")
     resource.prlimit(training.pid, resource.RLIMIT_AS, (used + ROOM_BYTES, used + ROOM_BYTES))
     assert training.wait() == 1, said(folder)
-    assert progress(folder) == []
+    assert figures(folder, "loss") == {}
     assert error(folder)["kind"] == "out_of_memory", said(folder)
     assert "lower batch_size (8)" in error(folder)["advice"]
     assert "lower max_length (12000)" in error(folder)["advice"]
