@@ -100,14 +100,13 @@ class ProgressReader:
     """Reads the file again and again, each line once.
 
     A last line without its end stays for the next time. A file that was replaced by another, or cut, is read from its
-    beginning, and :attr:`restarts` counts up.
+    beginning.
 
     Args:
         path: The file; it need not be there yet.
 
     Attributes:
         damaged: Whole lines so far that are no progress: number and beginning.
-        restarts: How often the file was another one than before.
     """
 
     def __init__(self, path: Path) -> None:
@@ -116,7 +115,6 @@ class ProgressReader:
         self._number = 0
         self._file: int | None = None
         self.damaged: list[tuple[int, str]] = []
-        self.restarts = 0
 
     def read(self) -> list[ProgressLine]:
         """The lines that were finished since the last call, in the file's order."""
@@ -136,7 +134,6 @@ class ProgressReader:
         if self._file is not None and (status.st_ino != self._file or status.st_size < self._offset):
             self._offset = self._number = 0
             self.damaged.clear()
-            self.restarts += 1
         self._file = status.st_ino
 
     def _parse(self, line: bytes) -> ProgressLine | None:
