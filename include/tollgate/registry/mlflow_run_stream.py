@@ -12,7 +12,7 @@ import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pydantic import ValidationError
 
@@ -48,6 +48,16 @@ PATIENCE = 15.0
 """Seconds that the end of a job waits for what is still to be sent."""
 
 Ending = Literal["FAILED", "KILLED"]
+
+
+class Log(Protocol):
+    """Python's logger, or Airflow's."""
+
+    def info(self, event: str, /, *values: Any) -> Any:
+        """Tell what happened."""
+
+    def warning(self, event: str, /, *values: Any) -> Any:
+        """Tell what is not as it should be."""
 
 
 def job_start(folder: Path, experiment: str) -> JobStart:
@@ -94,12 +104,12 @@ class RunStream:
         folder: Path,
         experiment: str,
         connect: Callable[[], MlflowClient] = mlflow_server.connect,
-        log: logging.Logger | None = None,
+        log: Log | None = None,
     ) -> None:
         self._folder = folder
         self._experiment = experiment
         self._connect = connect
-        self._log = log or logging.getLogger(__name__)
+        self._log: Log = log or logging.getLogger(__name__)
         self._reader = ProgressReader(folder / FILE)
         self._progress = RunProgress()
         self._client: MlflowClient | None = None
