@@ -79,7 +79,7 @@ def stop(
 ) -> None:
     """Ask a job to save a checkpoint after its present step and to stop."""
     by = getpass.getuser()
-    folder = stop_job(find_job(name, settings()), reason or "asked to", by)
+    folder = stop_job(find_job(name, settings()), reason or "no reason given", by)
     if as_json:
         _print_json({"job": folder.name, "by": by, "reason": reason})
     else:

@@ -6,10 +6,10 @@ import datetime as dt
 from collections.abc import Sequence
 
 from rich import filesize
+from rich.columns import Columns
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.panel import Panel
-from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
@@ -19,6 +19,15 @@ from tollgate.training.progress import RunProgress
 
 _COLOURS = {"running": "cyan", "completed": "green", "succeeded": "green", "failed": "red", "stopped": "yellow"}
 _CURVES = (("loss", "training loss", "blue"), ("eval_loss", "validation loss", "red"))
+_FIGURES = {
+    "loss": "loss",
+    "eval_loss": "validation loss",
+    "eval_perplexity": "perplexity",
+    "learning_rate": "learning rate",
+    "tokens_per_second": "tokens/s",
+    "memory_bytes": "memory",
+    "gpu_utilization": "GPU",
+}
 _LABEL = 9
 _SMALLEST, _HIGHEST = 6, 24
 
@@ -117,8 +126,8 @@ def _position(progress: RunProgress, ending: Ending | None, width: int) -> Rende
     words = f"{last.percent:3.0f} %  step {last.step:,} of {last.max_steps:,}  "
     left = "" if ending else f"  {duration(last.eta_seconds)} left"
     line = Text.assemble(words, (state, _COLOURS.get(state, "yellow")), left, _age(progress, ending))
-    bar = ProgressBar(total=100, completed=last.percent, width=max(width, 10))
-    return Group(bar, line)
+    done = round(max(width, 1) * min(max(last.percent, 0.0), 100.0) / 100)
+    return Group(Text.assemble(("━" * done, "green"), ("─" * (width - done), "dim")), line)
 
 
 def _age(progress: RunProgress, ending: Ending | None) -> Text:
@@ -130,14 +139,13 @@ def _age(progress: RunProgress, ending: Ending | None) -> Text:
     return Text(f"  silent for {duration(silent)}", style="yellow") if silent > 60 else Text()
 
 
-def _speed(progress: RunProgress) -> Text:
-    names = ("loss", "eval_loss", "eval_perplexity", "learning_rate", "tokens_per_second", "memory_bytes")
+def _speed(progress: RunProgress) -> RenderableType:
     parts = [
-        f"{name.replace('_bytes', '').replace('_', ' ').replace('eval', 'validation')} {_figure(name, value)}"
-        for name in (*names, "gpu_utilization")
+        f"{words} {_figure(name, value)}"
+        for name, words in _FIGURES.items()
         if (value := progress.newest(name)) is not None
     ]
-    return Text("   ".join(parts).replace("tokens per second", "tokens/s"))
+    return Columns(parts, padding=(0, 3))
 
 
 def _plot(progress: RunProgress, width: int, rows: int) -> list[RenderableType]:
@@ -169,7 +177,7 @@ def _plot_line(frame: Frame, number: int, rows: int, line: Sequence[tuple[str, i
 def _figure(name: str, value: float) -> str:
     if name == "memory_bytes":
         return filesize.decimal(int(value))
-    if name in {"tokens_per_second"}:
+    if name == "tokens_per_second":
         return f"{value:,.0f}"
     if name == "gpu_utilization":
         return f"{value:.0f} %"
