@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Self
 from airflow.sdk.exceptions import AirflowTaskTimeout
 
 from jobs.errors import JobError, JobStoppedError
-from tollgate.errors import TollgateError
 from tollgate.training.curves import write_losses
 from tollgate.training.progress import FILE, ProgressLine, ProgressReader, RunProgress
 
@@ -111,7 +110,7 @@ class ProgressMirror:
     def _draw(self) -> None:
         try:
             self._log.info("Losses: %s", write_losses(self._folder))
-        except (OSError, TollgateError) as error:
+        except OSError as error:
             self._log.warning("The losses could not be drawn: %s", error)
 
 

@@ -10,7 +10,7 @@ from html import escape
 from itertools import pairwise
 from pathlib import Path
 
-from tollgate.training.progress import FILE, Point, RunProgress, read_progress
+from tollgate.training.progress import FILE, Point, ProgressReader, RunProgress
 
 PICTURE = "losses.svg"
 """Name of the picture in the job folder."""
@@ -74,17 +74,15 @@ def losses_svg(progress: RunProgress, title: str) -> str:
 
 
 def write_losses(folder: Path) -> Path:
-    """Write the picture of a job into its folder, as a whole.
+    """Write the picture of a job into its folder, as a whole; damaged lines of its progress are left out.
 
     Returns:
         Where it is.
-
-    Raises:
-        BadInputError: The progress is not readable.
     """
+    progress = RunProgress(ProgressReader(folder / FILE).read())
     path = folder / PICTURE
     partial = path.with_name(f".{PICTURE}.{os.getpid()}")
-    partial.write_text(losses_svg(read_progress(folder / FILE), folder.name), encoding="utf-8")
+    partial.write_text(losses_svg(progress, folder.name), encoding="utf-8")
     partial.replace(path)
     return path
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 from sqlalchemy import select
 
 from tollgate import cli
@@ -219,7 +220,7 @@ def test_in_a_terminal_the_losses_are_drawn(job: Path) -> None:
         assert text in shown
     plotted = [line for line in shown.splitlines() if any("⠁" <= character <= "⣿" for character in line)]
     assert len(plotted) > 5
-    assert max(map(len, shown.splitlines())) <= 90
+    assert max(Text.from_ansi(line).cell_len for line in shown.splitlines()) <= 90
 
 
 @pytest.mark.parametrize("width", [20, 40, 250])
