@@ -37,7 +37,7 @@ class ProgressWriter(TrainerCallback):
         self._path = path
         self._started = time.monotonic()
         self._first_step = 0
-        self._evaluating = False
+        self._phase: Phase = "training"
         self._rate = _TokenRate()
 
     def on_train_begin(
@@ -48,33 +48,32 @@ class ProgressWriter(TrainerCallback):
         self._rate = _TokenRate()
         if state.is_world_process_zero:
             _cut_torn_line(self._path)
-        self._write(state, "training", {})
+        self._enter("training", state)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Say that a checkpoint is written now, where no evaluation comes before it."""
         self._rate.step_ended()
         if control.should_save and not control.should_evaluate:
-            self._write(state, "saving", {})
+            self._enter("saving", state)
 
     def on_prediction_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Say once that the validation loss is being measured."""
-        if not self._evaluating:
-            self._evaluating = True
-            self._write(state, "evaluating", {})
+        if self._phase != "evaluating":
+            self._enter("evaluating", state)
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Take the evaluation's time out of the rate; say that a checkpoint follows, where one does."""
-        self._evaluating = False
+        self._phase = "training"
         self._rate.interrupted()
         if control.should_save:
-            self._write(state, "saving", {})
+            self._enter("saving", state)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Say that the training goes on."""
         self._rate.interrupted()
-        self._write(state, "training", {})
+        self._enter("training", state)
 
     def on_log(
         self,
@@ -93,16 +92,20 @@ class ProgressWriter(TrainerCallback):
                 figures |= self._rate.since_last(given["num_tokens"])
         if "eval_loss" in figures:
             figures["eval_perplexity"] = perplexity(figures["eval_loss"])
-        self._write(state, "evaluating" if self._evaluating else "training", figures)
+        self._write(state, figures)
 
-    def _write(self, state: TrainerState, phase: Phase, figures: dict[str, float]) -> None:
+    def _enter(self, phase: Phase, state: TrainerState) -> None:
+        self._phase = phase
+        self._write(state, {})
+
+    def _write(self, state: TrainerState, figures: dict[str, float]) -> None:
         if not state.is_world_process_zero:
             return
-        line = {**self._position(state), "phase": phase, **_device_figures(), **figures}
+        line = {**self._position(state), "phase": self._phase, **_device_figures(), **figures}
         line = {name: _json_number(value) for name, value in line.items()}
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-        if figures or phase != "training" or state.global_step == self._first_step:
+        if figures or self._phase != "training" or state.global_step == self._first_step:
             print(ProgressLine.model_validate(line).in_words(), flush=True)  # ruff: ignore[T201]
 
     def _position(self, state: TrainerState) -> dict[str, Any]:
