@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
-from tollgate.errors import GateRefusedError
+from tollgate.errors import TollgateError
 from tollgate.settings import settings
 from tollgate.training.job_display import JobPicture, job_table, jobs_table
 from tollgate.training.job_views import Ending, JobView, all_jobs, ending_of, find_job, view_job
@@ -56,7 +56,7 @@ def show(name: Name, as_json: AsJson = False) -> None:
 
 @app.command()
 def watch(name: Name) -> None:
-    """Show a job's losses live until it ends; a finished one is shown once. Exit status 1 where it failed.
+    """Show a job's losses live until it ends; a finished one is shown once. Exit status 3 where it failed.
 
     Without a terminal every line of its progress is printed in words.
     """
@@ -68,7 +68,7 @@ def watch(name: Name) -> None:
         return  # the job goes on
     if ending == "failed":
         error = view_job(folder).error or {}
-        raise GateRefusedError(f"{folder.name} failed. {error.get('message', '')} {error.get('advice', '')}".rstrip())
+        raise TollgateError(f"{folder.name} failed. {error.get('message', '')} {error.get('advice', '')}".rstrip())
 
 
 @app.command()

@@ -178,7 +178,7 @@ def test_a_running_job_is_watched_to_its_end(
 @pytest.mark.parametrize(
     ("files", "status", "ending", "exit_status"),
     [
-        ({"error.json": '{"message": "Out of memory.", "advice": "Lower batch_size."}'}, "failed", "failed", 1),
+        ({"error.json": '{"message": "Out of memory.", "advice": "Lower batch_size."}'}, "failed", "failed", 3),
         ({"stop.json": '{"reason": "kim: wrong data"}'}, "failed", "stopped", 0),
     ],
 )
