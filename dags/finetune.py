@@ -7,6 +7,7 @@ release, ask a person, or refuse. A release is a promotion where nothing serves 
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from airflow.sdk import Param, TaskGroup, TriggerRule, chain, dag, get_current_context, task
@@ -16,7 +17,7 @@ from jobs.operator import ContainerJobOperator
 from jobs.records import mark_failed
 from mlflow_registry.operators import RegisterModelOperator
 from runs.approval import ANSWER, ReleaseApprovalOperator
-from runs.notes import note_failure, write_note
+from runs.notes import note_failure, note_verdict
 from runs.people import who
 from runs.policy import TASK_DEFAULTS
 from runs.results import result_of
@@ -145,6 +146,7 @@ def finetune() -> None:
         job_folder=JOB % "folder",
         read_only_paths=[JOB % "base_model", JOB % "dataset_folder"],
         gpus="{{ params.gpus }}",
+        mlflow_experiment="{{ params.model_name }}",
         pool="gpu",
         execution_timeout=timedelta(days=7),
         on_failure_callback=[note_failure, mark_failed],
@@ -170,8 +172,9 @@ def finetune() -> None:
         """Pass, inconclusive or fail, with the reasons in words."""
         from tollgate.workflow import finetune as work
 
-        judged = work.judge(result_of("validate"), params["threshold"], params["margin"])
-        write_note(get_current_context(), f"**{judged['outcome']}**: {' '.join(judged['reasons'])}")
+        job = result_of("validate")
+        judged = work.judge(job, params["threshold"], params["margin"])
+        note_verdict(get_current_context(), judged, Path(job["folder"]))
         return judged
 
     @task.branch

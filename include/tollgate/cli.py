@@ -15,6 +15,7 @@ from tollgate.errors import TollgateError
 
 ROOMS = {
     "dataset": ("tollgate.dataset.commands:app", "Prepare dataset versions; list, compare and describe them."),
+    "job": ("tollgate.training.commands:app", "Training jobs: list, show, watch live, stop."),
     "model": ("tollgate.registry.commands:app", "List, promote and roll back model versions."),
     "experiment": ("tollgate.experiments.commands:app", "Plan, simulate and analyse A/B tests."),
     "verdict": ("tollgate.evaluation.commands:verdict_command", "Judge an evaluation against the gates."),

@@ -22,6 +22,7 @@ from jobs.errors import JobError, JobFailedError, JobSpecificationError, JobTime
 from jobs.job_folder import JobFolder
 from jobs.outcome import error_of
 from jobs.process_runtime import ProcessRuntime
+from jobs.progress_mirror import ProgressMirror
 from jobs.runtimes import JobKey, JobRequest, JobState, JobStatus, Runtime
 from tollgate.errors import BadInputError, Problem, ServiceUnavailableError
 from tollgate.settings import PROJECT, settings
@@ -36,7 +37,8 @@ class ContainerJobOperator(ResumableJobMixin, DockerOperator):  # type: ignore[m
     The job outlives the worker. A retry finds it by the id kept in Airflow's task state store or, where the worker died
     before keeping it, by its labels, and never starts a second one. Clearing a finished task runs the job again:
     earlier outputs move to ``earlier/`` in the job folder. A job that failed, was stopped or vanished keeps its
-    checkpoints, and the next attempt continues from them.
+    checkpoints, and the next attempt continues from them. While it runs, its progress goes to the task's log, the task
+    state store (key ``progress``) and MLflow.
 
     Args:
         job_folder: Absolute path of the job folder, mounted writable at the same path (templated).
@@ -48,6 +50,7 @@ class ContainerJobOperator(ResumableJobMixin, DockerOperator):  # type: ignore[m
         writable_paths: Further host paths that it writes (templated).
         memory: Memory limit such as ``"16g"`` (templated); default: ``TOLLGATE_JOB_MEMORY``.
         gpus: How many GPUs to lease (templated); where none is configured the job runs without.
+        mlflow_experiment: Experiment of the job's MLflow run (templated); empty: MLflow gets nothing while it runs.
         runtime: ``docker``, ``process`` or ``auto``; default: ``TOLLGATE_RUNTIME``.
         stop_grace: Time between SIGTERM and SIGKILL when the job is stopped.
         **kwargs: ``docker_url``, ``docker_conn_id``, ``environment`` (templated), ``network_mode`` (default: none),
@@ -73,6 +76,7 @@ class ContainerJobOperator(ResumableJobMixin, DockerOperator):  # type: ignore[m
         "writable_paths",
         "memory",
         "gpus",
+        "mlflow_experiment",
     )
     template_ext: Sequence[str] = ()
     ui_color = "#dbeafe"
@@ -89,6 +93,7 @@ class ContainerJobOperator(ResumableJobMixin, DockerOperator):  # type: ignore[m
         writable_paths: Sequence[str] = (),
         memory: str | None = None,
         gpus: int | str = 0,
+        mlflow_experiment: str = "",
         runtime: str | None = None,
         stop_grace: dt.timedelta = dt.timedelta(seconds=120),
         labels: dict[str, str] | None = None,
@@ -112,6 +117,7 @@ class ContainerJobOperator(ResumableJobMixin, DockerOperator):  # type: ignore[m
         self.writable_paths = list(writable_paths)
         self.memory = memory or settings().job_memory
         self.gpus = gpus
+        self.mlflow_experiment = mlflow_experiment
         self.runtime = runtime
         self.stop_grace = stop_grace
         self._request: JobRequest | None = None
@@ -172,13 +178,15 @@ class ContainerJobOperator(ResumableJobMixin, DockerOperator):  # type: ignore[m
         """Follow the log to the job's end and return the result: on reattachment the mixin asks for nothing else."""
         runtime, self._job_id = self._known_runtime, _job_id(external_id)
         last_lines: deque[str] = deque(maxlen=LAST_LINES)
-        for line in runtime.follow(self._job_id):
-            self.log.info("%s", line)
-            last_lines.append(line)
-        status = runtime.wait(self._job_id)
-        if not self._has_succeeded(status):
-            raise error_of(status, self._folder, list(last_lines), self.memory)
-        return self.get_job_result(external_id, context)
+        with self._mirror(context) as mirror:
+            for line in runtime.follow(self._job_id):
+                self.log.info("%s", line)
+                mirror.heard(line)
+                last_lines.append(line)
+            status = runtime.wait(self._job_id)
+            if not self._has_succeeded(status):
+                raise error_of(status, self._folder, list(last_lines), self.memory)
+            return self.get_job_result(external_id, context)
 
     def get_job_result(self, external_id: Any, context: Context) -> dict[str, Any]:
         """Read ``result.json``."""
@@ -210,6 +218,17 @@ class ContainerJobOperator(ResumableJobMixin, DockerOperator):  # type: ignore[m
     @property
     def _folder(self) -> JobFolder:
         return JobFolder(self._known_request.folder)
+
+    def _mirror(self, context: Context) -> ProgressMirror:
+        """What shows the job's progress while it is followed."""
+        stream = None
+        if self.mlflow_experiment:
+            from mlflow_registry.hook import MlflowRegistryHook
+            from tollgate.registry.mlflow_run_stream import RunStream
+
+            connect = MlflowRegistryHook().get_conn
+            stream = RunStream(self._known_request.folder, self.mlflow_experiment, connect, self.log)
+        return ProgressMirror(self._known_request.folder, context.get("task_state_store"), self.log, stream)
 
     def _has_succeeded(self, status: JobStatus) -> bool:
         return status.state in {JobState.SUCCEEDED, JobState.MISSING} and self._folder.has_result
