@@ -8,6 +8,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 
@@ -49,6 +50,10 @@ class StopOnSignal(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Ask the trainer to save and stop, once the signal has come."""
+        if args.world_size > 1:  # all must leave after the same step, or the others wait for ever
+            flag = torch.tensor([int(self.stopped)], device=args.device)
+            torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
+            self.stopped = bool(flag.item())
         if self.stopped:
             control.should_save = True
             control.should_training_stop = True

@@ -19,6 +19,7 @@ from transformers import (
 from trl import SFTConfig, SFTTrainer
 
 from tollgate.training.spec import TrainingSpec
+from trainer.distribution import let_cpus_share_weights, training_arguments
 
 
 def build_trainer(spec: TrainingSpec, callbacks: list[TrainerCallback]) -> SFTTrainer:
@@ -32,9 +33,11 @@ def build_trainer(spec: TrainingSpec, callbacks: list[TrainerCallback]) -> SFTTr
         A trainer whose checkpoints go to ``<output>/checkpoints``.
     """
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(spec.base_model, local_files_only=True)
+    arguments = _config(spec)
+    let_cpus_share_weights(spec)
     trainer = SFTTrainer(
         model=_load_model(spec),
-        args=_config(spec),
+        args=arguments,
         train_dataset=read_part(spec.dataset / "train.parquet"),
         eval_dataset=read_part(spec.dataset / "validation.parquet"),
         processing_class=tokenizer,
@@ -96,8 +99,7 @@ def _config(spec: TrainingSpec) -> SFTConfig:
         assistant_only_loss=spec.assistant_only_loss,
         # TRL turns both on by default; on a CPU the one is slow and the other only costs time.
         bf16=spec.precision == "bf16",
-        gradient_checkpointing=on_gpu,
-        use_cpu=not on_gpu,
+        **{"use_cpu": not on_gpu} | training_arguments(spec, checkpointing=on_gpu, on_gpu=on_gpu),
         dataloader_pin_memory=on_gpu,
         eval_strategy="steps",
         eval_steps=spec.eval_steps,

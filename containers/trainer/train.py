@@ -18,6 +18,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from tollgate.errors import BadInputError, Problem
 from tollgate.training.spec import TrainingSpec, parse_spec
+from trainer.launch import error_file, processes_to_start, train_together
 
 EXIT_BAD_SPECIFICATION = 2
 EXIT_STOPPED = 10
@@ -27,6 +28,8 @@ def main(job_folder: Path) -> int:
     """Run the job whose specification lies in ``job_folder``; returns the exit status."""
     try:
         spec = read_spec(job_folder)
+        if count := processes_to_start(spec):
+            return train_together(job_folder, spec, count)
         return _train(spec)
     except BadInputError as error:
         _say_why(job_folder, "bad_specification", str(error), "Correct the specification and start a new run.")
@@ -89,7 +92,8 @@ def _train(spec: TrainingSpec) -> int:
         return EXIT_STOPPED
     metrics = {**outcome.metrics, **trainer.evaluate()}
     weights = _save(trainer, spec)
-    _write_result(spec, trainer, metrics, weights, time.monotonic() - started)
+    if trainer.is_world_process_zero():
+        _write_result(spec, trainer, metrics, weights, time.monotonic() - started)
     return 0
 
 
@@ -97,10 +101,13 @@ def _save(trainer: Any, spec: TrainingSpec) -> Path:
     """Save the adapter (or the full model) under a temporary name, then rename it."""
     final = spec.output / ("model" if spec.method == "full" else "adapter")
     partial = final.with_suffix(".partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    with trainer.accelerator.main_process_first():
+        if trainer.is_world_process_zero():
+            shutil.rmtree(partial, ignore_errors=True)
     trainer.save_model(str(partial))
-    shutil.rmtree(final, ignore_errors=True)
-    partial.rename(final)
+    if trainer.is_world_process_zero():
+        shutil.rmtree(final, ignore_errors=True)
+        partial.rename(final)
     return final
 
 
@@ -137,7 +144,7 @@ def _explain(error: Exception) -> tuple[str, str, str]:
 def _say_why(job_folder: Path, kind: str, message: str, advice: str) -> None:
     print(f"{message}\n{advice}", file=sys.stderr, flush=True)  # ruff: ignore[T201]
     if job_folder.is_dir():
-        _write_json(job_folder / "error.json", {"kind": kind, "message": message, "advice": advice})
+        _write_json(error_file(job_folder), {"kind": kind, "message": message, "advice": advice})
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

@@ -54,7 +54,8 @@ class ContainerJobOperator(ResumableJobMixin, DockerOperator):  # type: ignore[m
         writable_paths: Further host paths that it writes (templated).
         memory: Memory limit such as ``"16g"`` (templated); default: ``TOLLGATE_JOB_MEMORY``.
         gpus: How many GPUs to lease (templated); where none is configured the job runs without.
-        gpu_ids: The ids of those to lease, instead of a number (templated): a list, or its JSON; they must be configured.
+        gpu_ids: Ids of the GPUs to lease, instead of a number (templated): a list, or the JSON of one. They must be
+            configured.
         runtime: ``docker``, ``process`` or ``auto``; default: ``TOLLGATE_RUNTIME``.
         stop_grace: Time between SIGTERM and SIGKILL when the job is stopped.
         **kwargs: ``docker_url``, ``docker_conn_id``, ``environment`` (templated), ``network_mode`` (default: none),

@@ -1,9 +1,9 @@
 """Which job has which GPU, and who waits for one: first come, first served.
 
-The device is the key of ``gpu_leases``, so PostgreSQL itself makes two holders impossible. Who finds no device free takes
-a place in ``gpu_waiters`` and asks again every few seconds; asking keeps the place. A waiter that stops asking has died
-and leaves the queue. What a waiter could have at once is kept for it: whoever comes later gets what is left, so that a
-job that wants two devices is not passed over for ever by jobs that want one.
+The device is the key of ``gpu_leases``, so PostgreSQL itself makes two holders impossible. Who finds no device free
+takes a place in ``gpu_waiters`` and asks again every few seconds; asking keeps the place. A waiter that stops asking
+has died and leaves the queue. Free devices that a waiter could use are kept for it, and whoever came later gets what is
+left: a job that wants two devices is not passed over for ever by jobs that want one.
 """
 
 from __future__ import annotations
