@@ -64,10 +64,15 @@ class FileStore:
     def set(self, key: str, value: Any) -> None:
         if key == self.die_when_setting:
             os.kill(os.getpid(), signal.SIGKILL)
-        self.path.write_text(json.dumps({**self._read(), key: value}))
+        self._write({**self._read(), key: value})
 
     def delete(self, key: str) -> None:
-        self.path.write_text(json.dumps({name: value for name, value in self._read().items() if name != key}))
+        self._write({name: value for name, value in self._read().items() if name != key})
+
+    def _write(self, values: dict[str, Any]) -> None:
+        partial = self.path.with_suffix(".partial")  # a test reads while a worker writes
+        partial.write_text(json.dumps(values))
+        partial.replace(self.path)
 
 
 class WatchedOperator(ContainerJobOperator):

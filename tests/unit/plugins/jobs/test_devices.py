@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import sys
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from multiprocessing.process import BaseProcess
@@ -120,16 +119,15 @@ def test_two_jobs_run_side_by_side_and_the_third_waits(task: MakeTask) -> None:
 def test_the_place_is_told_and_the_first_waiter_is_served_first(
     task: MakeTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log, notes = Mock(), Mock()
-    monkeypatch.setattr("jobs.operator.write_note", notes)
     running, early, late = task("wait", gpus=2), task("succeed", gpus=2), task("succeed")
+    log, notes = Mock(), Mock(side_effect=lambda *_: running.let_job_go())  # once it is known to wait
+    monkeypatch.setattr("jobs.operator.write_note", notes)
     worker = start_worker(running)
     running.wait_until_job_waits()
     waiting = start_worker(early)
     wait_until(lambda: place(early) == 1)
 
     monkeypatch.setattr(ContainerJobOperator, "log", log)
-    threading.Timer(2.0, running.let_job_go).start()
     operator = late.operator()
     operator.execute({**late.context(), "dag_run": Mock()})
     said = [call.args[0] % call.args[1:] for call in log.info.call_args_list]
