@@ -34,7 +34,7 @@ def check_installed(spec: TrainingSpec) -> None:
         BadInputError: DeepSpeed is needed and not installed.
     """
     if spec.distribution in ZERO_STAGES and importlib.util.find_spec("deepspeed") is None:
-        expected = "ddp or fsdp, or DeepSpeed in the trainer's environment (containers/trainer/requirements-gpu.txt)"
+        expected = "ddp or fsdp, or DeepSpeed in the trainer's environment (requirements-gpu-deepspeed.txt)"
         raise BadInputError(
             "The training cannot be shared in this way here.", [Problem("distribution", spec.distribution, expected)]
         )
@@ -56,7 +56,8 @@ def training_arguments(spec: TrainingSpec, *, checkpointing: bool, on_gpu: bool)
     if spec.distribution == "fsdp":
         return arguments | {"fsdp": True, "fsdp_config": fsdp_settings(checkpointing), "gradient_checkpointing": False}
     if spec.distribution in ZERO_STAGES:
-        return arguments | {"deepspeed": zero_settings(ZERO_STAGES[spec.distribution]), "use_cpu": False}
+        arguments |= {"deepspeed": zero_settings(ZERO_STAGES[spec.distribution]), "use_cpu": False}
+        return arguments if on_gpu else arguments | {"accelerator_config": {"use_configured_state": True}}
     return arguments | {"ddp_find_unused_parameters": False}  # all trained weights take part in every step
 
 
@@ -94,6 +95,19 @@ def zero_settings(stage: int) -> dict[str, Any]:
         "gradient_accumulation_steps": "auto",
         "gradient_clipping": "auto",
     }
+
+
+def let_cpus_run_zero(spec: TrainingSpec) -> None:
+    """Connect CPU processes through gloo for DeepSpeed; to be called before the arguments are made.
+
+    accelerate hands DeepSpeed a backend for accelerators only, and counts one process where it has none.
+    """
+    if spec.distribution in ZERO_STAGES and world_size() > 1:
+        from accelerate.state import PartialState
+
+        os.environ["ACCELERATE_USE_DEEPSPEED"] = "true"
+        PartialState(backend="gloo")
+        del os.environ["ACCELERATE_USE_DEEPSPEED"]
 
 
 def let_cpus_share_weights(spec: TrainingSpec) -> None:

@@ -19,7 +19,7 @@ from transformers import (
 from trl import SFTConfig, SFTTrainer
 
 from tollgate.training.spec import TrainingSpec
-from trainer.distribution import let_cpus_share_weights, training_arguments
+from trainer.distribution import let_cpus_run_zero, let_cpus_share_weights, training_arguments
 
 
 def build_trainer(spec: TrainingSpec, callbacks: list[TrainerCallback]) -> SFTTrainer:
@@ -33,6 +33,8 @@ def build_trainer(spec: TrainingSpec, callbacks: list[TrainerCallback]) -> SFTTr
         A trainer whose checkpoints go to ``<output>/checkpoints``.
     """
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(spec.base_model, local_files_only=True)
+    if not torch.cuda.is_available():
+        let_cpus_run_zero(spec)
     arguments = _config(spec)
     let_cpus_share_weights(spec)
     trainer = SFTTrainer(

@@ -13,7 +13,10 @@ RESULT = "result.json"
 ERROR = "error.json"
 STOP = "stop.json"
 EARLIER = "earlier"
-OUTPUTS = ("checkpoints", "adapter", "model", "progress.jsonl", ERROR, STOP, "job.log", "process.json", "exit.json")
+OUTPUTS = (
+    *("checkpoints", "adapter", "model", "progress.jsonl", "processes", ERROR, STOP),
+    *("job.log", "process.json", "exit.json"),
+)
 """Everything that a finished job leaves beside its result."""
 
 _OBJECT = TypeAdapter(dict[str, Any])

@@ -80,7 +80,7 @@ def test_fsdp_settings_are_what_accelerate_reads(ml_python: Path) -> None:
 def test_zero_settings_pass_deepspeeds_own_check(ml_python: Path, stage: int) -> None:
     found = subprocess.run([ml_python, "-c", "import deepspeed"], capture_output=True)
     if found.returncode:
-        pytest.skip("DeepSpeed is not installed beside the trainer (requirements-gpu.txt has it)")
+        pytest.skip("DeepSpeed is not installed beside the trainer (requirements-gpu-deepspeed.txt has it)")
     assert run(ml_python, CHECK_ZERO, str(stage)) == {
         "stage": stage,
         "batch": 4,
