@@ -34,6 +34,7 @@ HYPERPARAMETERS = (
     "max_length",
     "precision",
     "seed",
+    "distribution",
 )
 
 PARAMS = {
@@ -86,7 +87,25 @@ PARAMS = {
         section="Resume",
     ),
     **training_params(("resume_from",), section="Resume"),
-    "gpus": Param(1, type="integer", minimum=0, maximum=8, title="GPUs", section="How"),
+    "gpus": Param(
+        1,
+        type="integer",
+        minimum=0,
+        maximum=8,
+        title="GPUs",
+        description="How many; the job waits in the queue until so many are free.",
+        section="How",
+    ),
+    "gpu_ids": Param(
+        None,
+        type=["null", "array"],
+        items={"type": "integer", "minimum": 0},
+        uniqueItems=True,
+        maxItems=8,
+        title="Certain GPUs",
+        description="Ids of the GPUs to wait for, such as [0, 1], instead of a number; they must be configured.",
+        section="How",
+    ),
     "threshold": Param(
         0.90,
         type="number",
@@ -147,6 +166,7 @@ def finetune() -> None:
         read_only_paths=[JOB % "base_model", JOB % "dataset_folder"],
         gpus="{{ params.gpus }}",
         mlflow_experiment="{{ params.model_name }}",
+        gpu_ids="{{ (params.gpu_ids or []) | tojson }}",
         pool="gpu",
         execution_timeout=timedelta(days=7),
         on_failure_callback=[note_failure, mark_failed],

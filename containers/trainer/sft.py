@@ -20,6 +20,7 @@ from trl import SFTConfig
 
 from tollgate.training.checkpoint_files import CHECKPOINTS
 from tollgate.training.spec import TrainingSpec
+from trainer.distribution import let_cpus_run_zero, let_cpus_share_weights, training_arguments
 from trainer.early_stopping import EarlyStopping
 from trainer.packing import check_rows_are_separate
 from trainer.resumable import ResumableTrainer
@@ -44,9 +45,13 @@ def build_trainer(spec: TrainingSpec, callbacks: list[TrainerCallback], stop: St
         BadInputError: Rows are to be packed, and this base model would let them see each other.
     """
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(spec.base_model, local_files_only=True)
+    if not torch.cuda.is_available():
+        let_cpus_run_zero(spec)
+    arguments = _config(spec)
+    let_cpus_share_weights(spec)
     trainer = ResumableTrainer(
         model=_load_model(spec),
-        args=_config(spec),
+        args=arguments,
         train_dataset=read_part(spec.dataset / "train.parquet"),
         eval_dataset=read_part(spec.dataset / "validation.parquet"),
         processing_class=tokenizer,
@@ -126,8 +131,7 @@ def _config(spec: TrainingSpec) -> SFTConfig:
         assistant_only_loss=spec.assistant_only_loss,
         # TRL turns both on by default; on a CPU the one is slow, and the other is worth its time only if asked for.
         bf16=spec.precision == "bf16",
-        gradient_checkpointing=checkpointing,
-        use_cpu=not on_gpu,
+        **{"use_cpu": not on_gpu} | training_arguments(spec, checkpointing=checkpointing, on_gpu=on_gpu),
         dataloader_pin_memory=on_gpu,
         eval_strategy="steps",
         eval_steps=spec.eval_steps,

@@ -23,6 +23,7 @@ from tollgate.errors import BadInputError, Problem
 from tollgate.training.spec import TrainingSpec, parse_spec
 from trainer.checkpoints import starting_checkpoint
 from trainer.failures import Failure, explain
+from trainer.launch import error_file, processes_to_start, train_together
 from trainer.stop import EXIT_STOPPED, Stop
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ def main(job_folder: Path) -> int:
     spec: TrainingSpec | None = None
     try:
         spec = read_spec(job_folder)
+        if count := processes_to_start(spec):
+            return train_together(job_folder, spec, count)
         _reserve(job_folder)
         return _train(spec, stop)
     except BadInputError as error:
@@ -126,7 +129,9 @@ def _save(trainer: ResumableTrainer, spec: TrainingSpec) -> Path:
     """Save the adapter (or the full model) under a temporary name, then rename it."""
     final = spec.output / ("model" if spec.method == "full" else "adapter")
     partial = final.with_suffix(".partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    with trainer.accelerator.main_process_first():
+        if trainer.is_world_process_zero():
+            shutil.rmtree(partial, ignore_errors=True)
     try:
         trainer.save_model(str(partial))
     except BaseException:
@@ -184,7 +189,7 @@ def _say_why(job_folder: Path, failure: Failure) -> None:
     print(f"{failure.message}\n{failure.advice}", file=sys.stderr, flush=True)  # ruff: ignore[T201]
     (job_folder / RESERVE).unlink(missing_ok=True)
     if job_folder.is_dir():
-        _write_json(job_folder / "error.json", failure._asdict())
+        _write_json(error_file(job_folder), failure._asdict())
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ ROOMS = {
     "model": ("tollgate.registry.commands:app", "List, promote and roll back model versions."),
     "experiment": ("tollgate.experiments.commands:app", "Plan, simulate and analyse A/B tests."),
     "verdict": ("tollgate.evaluation.commands:verdict_command", "Judge an evaluation against the gates."),
+    "gpus": ("tollgate.training.gpu_commands:gpus_command", "Show which job has which GPU, and who waits."),
     "demo": (
         "tollgate.demo.commands:demo_command",
         "Run the whole road once: data, training, gates, A/B test.",

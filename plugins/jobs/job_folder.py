@@ -16,7 +16,7 @@ ERROR = "error.json"
 STOP = STOPPED
 EARLIER = "earlier"
 OUTPUTS = (
-    *("checkpoints", "adapter", "model", "progress.jsonl", "losses.svg", "mlflow.json"),
+    *("checkpoints", "adapter", "model", "progress.jsonl", "processes", "losses.svg", "mlflow.json"),
     *(ERROR, STOP, STOP_REQUEST, "job.log", "process.json", "exit.json"),
 )
 """Everything that a finished job leaves beside its result."""

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from airflow.providers.docker.operators.docker import DockerOperator
 from airflow.sdk import Context, ResumableJobMixin
@@ -15,6 +15,7 @@ from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowException, AirflowTaskTimeout
 from docker.errors import DockerException
 from docker.utils import parse_bytes
+from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 
 from jobs.devices import lease_devices, release_devices
 from jobs.docker_runtime import DockerRuntime, unusable_because
@@ -24,11 +25,16 @@ from jobs.outcome import error_of
 from jobs.process_runtime import ProcessRuntime
 from jobs.progress_mirror import ProgressMirror
 from jobs.runtimes import JobKey, JobRequest, JobState, JobStatus, Runtime
+from runs.notes import write_note
 from tollgate.errors import BadInputError, Problem, ServiceUnavailableError
 from tollgate.settings import PROJECT, settings
+from tollgate.training.leases import Waiting, Wish
 
 LAST_LINES = 20
+_DEVICE_IDS = TypeAdapter(list[Annotated[int, Field(ge=0)]])
 RUNTIME_KEY = "job_runtime"
+QUEUE_KEY = "gpu_queue"
+"""In the task's state store: the place in the queue for GPUs, while the task waits."""
 
 
 class ContainerJobOperator(ResumableJobMixin, DockerOperator):  # type: ignore[misc]
@@ -50,6 +56,8 @@ class ContainerJobOperator(ResumableJobMixin, DockerOperator):  # type: ignore[m
         writable_paths: Further host paths that it writes (templated).
         memory: Memory limit such as ``"16g"`` (templated); default: ``TOLLGATE_JOB_MEMORY``.
         gpus: How many GPUs to lease (templated); where none is configured the job runs without.
+        gpu_ids: Ids of the GPUs to lease, instead of a number (templated): a list, or the JSON of one. They must be
+            configured.
         mlflow_experiment: Experiment of the job's MLflow run (templated); empty: MLflow gets nothing while it runs.
         runtime: ``docker``, ``process`` or ``auto``; default: ``TOLLGATE_RUNTIME``.
         stop_grace: Time between SIGTERM and SIGKILL when the job is stopped.
@@ -76,6 +84,7 @@ class ContainerJobOperator(ResumableJobMixin, DockerOperator):  # type: ignore[m
         "writable_paths",
         "memory",
         "gpus",
+        "gpu_ids",
         "mlflow_experiment",
     )
     template_ext: Sequence[str] = ()
@@ -93,6 +102,7 @@ class ContainerJobOperator(ResumableJobMixin, DockerOperator):  # type: ignore[m
         writable_paths: Sequence[str] = (),
         memory: str | None = None,
         gpus: int | str = 0,
+        gpu_ids: Sequence[int] | str = (),
         mlflow_experiment: str = "",
         runtime: str | None = None,
         stop_grace: dt.timedelta = dt.timedelta(seconds=120),
@@ -117,6 +127,7 @@ class ContainerJobOperator(ResumableJobMixin, DockerOperator):  # type: ignore[m
         self.writable_paths = list(writable_paths)
         self.memory = memory or settings().job_memory
         self.gpus = gpus
+        self.gpu_ids = gpu_ids
         self.mlflow_experiment = mlflow_experiment
         self.runtime = runtime
         self.stop_grace = stop_grace
@@ -151,7 +162,7 @@ class ContainerJobOperator(ResumableJobMixin, DockerOperator):  # type: ignore[m
         runtime = self._known_runtime
         existing = self._adopt_existing(runtime)
         if existing is None:
-            request = self._lease_devices(runtime)
+            request = self._lease_devices(runtime, context)
             self._folder.prepare_for_submission()
             existing = runtime.submit(request)
             self.log.info("Started job %s in %s", existing[-64:], request.folder)
@@ -245,21 +256,49 @@ class ContainerJobOperator(ResumableJobMixin, DockerOperator):  # type: ignore[m
             runtime.remove(existing)
         return None
 
-    def _lease_devices(self, runtime: Runtime) -> JobRequest:
+    def _lease_devices(self, runtime: Runtime, context: Context) -> JobRequest:
         request = self._known_request
+        wish = Wish(request.key.holder, int(self.gpus), tuple(device_ids(self.gpu_ids)), runtime.name)
         try:
             devices = lease_devices(
-                request.key.holder,
-                int(self.gpus),
+                wish,
+                request.folder,
                 is_alive=runtime.is_alive,
                 is_stopped=lambda: self._stop_requested,
+                tell=lambda waiting: self._tell_place(waiting, context),
                 log=self.log,
             )
         except BadInputError as error:
             raise JobSpecificationError(str(error)) from error
-        if int(self.gpus) and not devices:
-            self.log.info("No GPU is configured (TOLLGATE_GPU_IDS): the job runs on the CPU.")
+        self._tell_devices(wish, devices, context)
         return replace(request, devices=devices)
+
+    def _tell_place(self, waiting: Waiting, context: Context) -> None:
+        """Say where the task stands in the queue: in its log, its state store, and the run's note."""
+        self.log.info("Waiting for GPUs. %s", waiting)
+        store = context.get("task_state_store")
+        if store is not None:
+            busy: dict[str, JsonValue] = {str(device): holder for device, holder in waiting.busy.items()}
+            store.set(
+                QUEUE_KEY,
+                {"place": waiting.place, "waiters": waiting.waiters, "wish": str(waiting.wish), "busy": busy},
+            )
+        self._note(context, f"waits for GPUs. {waiting}")
+
+    def _tell_devices(self, wish: Wish, devices: tuple[int, ...], context: Context) -> None:
+        store = context.get("task_state_store")
+        if devices:
+            named = ", ".join(map(str, devices))
+            self.log.info("The job has GPU %s.", named)
+            if store is not None and store.get(QUEUE_KEY) is not None:
+                store.delete(QUEUE_KEY)
+                self._note(context, f"has GPU {named} after waiting.")
+        elif wish.size:
+            self.log.info("No GPU is configured (TOLLGATE_GPU_IDS): the job runs on the CPU.")
+
+    def _note(self, context: Context, text: str) -> None:
+        if context.get("dag_run") is not None:
+            write_note(context, f"**{self.task_id}** {text}")
 
     def _stop(self, reason: str) -> None:
         if self._runtime is None or self._request is None:
@@ -283,6 +322,7 @@ class ContainerJobOperator(ResumableJobMixin, DockerOperator):  # type: ignore[m
         if store is not None and not (succeeded and conf.getboolean("state_store", "clear_on_success", fallback=False)):
             store.delete(self.external_id_key)
             store.delete(RUNTIME_KEY)
+            store.delete(QUEUE_KEY)
 
     def _choose_runtime(self, context: Context) -> Runtime:
         """Keep to the runtime of the attempt before; else take the one that the settings name or that is usable."""
@@ -369,6 +409,10 @@ class ContainerJobOperator(ResumableJobMixin, DockerOperator):  # type: ignore[m
         ]
         if not str(self.gpus).isdecimal():
             problems.append(Problem("gpus", str(self.gpus), "a whole number, 0 or more"))
+        try:
+            device_ids(self.gpu_ids)
+        except ValidationError:
+            problems.append(Problem("gpu_ids", str(self.gpu_ids), "a list of device ids, such as [0, 1]"))
         if (self.runtime or "auto") not in {"auto", "docker", "process"}:
             problems.append(Problem("runtime", str(self.runtime), "auto, docker or process"))
         try:
@@ -376,6 +420,17 @@ class ContainerJobOperator(ResumableJobMixin, DockerOperator):  # type: ignore[m
         except DockerException:
             problems.append(Problem("memory", self.memory, "a number with a unit, such as 512m or 16g"))
         return problems
+
+
+def device_ids(text: Sequence[int] | str) -> list[int]:
+    """The ids in a list, or in the JSON of one as a template renders it; an empty text or ``None`` names none.
+
+    Raises:
+        ValidationError: It is no list of whole numbers.
+    """
+    if isinstance(text, str):
+        return [] if text in {"", "None", "null"} else _DEVICE_IDS.validate_json(text)
+    return _DEVICE_IDS.validate_python(list(text))
 
 
 def _job_id(external_id: Any) -> str:

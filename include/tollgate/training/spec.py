@@ -5,7 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from tollgate.errors import BadInputError, Problem
 
@@ -67,9 +75,39 @@ class TrainingSpec(BaseModel):
     )
 
     distribution: Literal["none", "ddp", "fsdp", "zero2", "zero3"] = Field(
-        "none", description="How several processes share the work: copies (ddp), or parts of the weights."
+        "none",
+        description="How several processes share the work: copies of the weights (ddp, or none), or parts of them.",
     )
-    processes: int = Field(1, ge=1, le=64, description="Training processes; on GPUs one for each device.")
+    processes: int = Field(
+        1,
+        ge=1,
+        le=64,
+        validate_default=True,
+        description="Training processes; on GPUs one for each device. Each adds batch_size rows to every step.",
+    )
+
+    @field_validator("distribution")
+    @classmethod
+    def _method_can_be_shared(cls, distribution: str, info: ValidationInfo) -> str:
+        if info.data.get("method") == "qlora" and distribution in {"fsdp", "zero3"}:
+            raise ValueError(
+                f"{distribution} cuts the weights into parts, and the 4-bit weights of qlora stay whole: "
+                "choose ddp or zero2, or the method lora"
+            )
+        return distribution
+
+    @field_validator("processes")
+    @classmethod
+    def _there_is_something_to_share(cls, processes: int, info: ValidationInfo) -> int:
+        distribution = info.data.get("distribution", "none")
+        if processes == 1 and distribution != "none":
+            raise ValueError(f"{distribution} shares the work of 2 or more processes; with 1 the distribution is none")
+        return processes
+
+    @property
+    def rows_per_step(self) -> int:
+        """Rows from which one change of the weights is computed, over all processes: the global batch."""
+        return self.batch_size * self.gradient_accumulation * self.processes
 
     @model_validator(mode="after")
     def _paths_are_absolute(self) -> Self:

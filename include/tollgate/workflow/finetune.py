@@ -29,6 +29,7 @@ from tollgate.store.session import transaction
 from tollgate.store.tables import FinetuningJob
 from tollgate.training.checkpoints import record_checkpoints
 from tollgate.training.jobs import Job, create_job, finish_job, parse_request, start_job
+from tollgate.training.leases import wish_problems
 
 PROBES = 3
 """Test questions that a version must answer with something before a route moves to it."""
@@ -57,8 +58,10 @@ def validate(params: Mapping[str, Any], hyperparameters: Sequence[str], run_id: 
             "resume_job": params.get("resume_job") or None,
         }
     )
+    devices, problems = _devices(params)
+    problems += _plan_problems(params["experiment"])
     with transaction() as session:
-        job = create_job(session, request, run_id, by, settings(), _plan_problems(params["experiment"]))
+        job = create_job(session, request, run_id, by, settings(), problems, devices)
         start_job(session, job.id)
     return job.model_dump(mode="json")
 
@@ -200,6 +203,12 @@ def plan_of(fields: Mapping[str, Any]) -> ExperimentPlan:
             if detail["type"] != "default_factory_not_called"  # users_per_arm, for it follows from a wrong field
         ]
         raise BadInputError("The plan of the A/B test is not valid.", problems) from error
+
+
+def _devices(params: Mapping[str, Any]) -> tuple[int, list[Problem]]:
+    """How many GPUs the run will have, and what is wrong with those it asks for."""
+    configured, named, count = settings().gpu_ids, params.get("gpu_ids") or [], params.get("gpus") or 0
+    return len(named) or (count if configured else 0), wish_problems(count, named, configured)
 
 
 def _plan_problems(fields: Mapping[str, Any]) -> Sequence[Problem]:

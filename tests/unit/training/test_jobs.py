@@ -171,6 +171,31 @@ def test_a_job_starts_once_and_ends_once(configuration: Settings) -> None:
     assert after("failed").status == "failed"
 
 
+def test_on_gpus_one_process_trains_on_each(configuration: Settings) -> None:
+    def processes(devices: int, **hyperparameters: Any) -> int:
+        with transaction() as session:
+            asked = request(hyperparameters=hyperparameters)
+            job = jobs.create_job(session, asked, "run", "kim", configuration, devices=devices)
+        return parse_spec(json.loads((job.folder / "spec.json").read_text())).processes
+
+    assert processes(0) == processes(1) == 1
+    assert processes(0, processes=3) == 3, "on the CPU as many as one likes"
+    assert processes(4) == processes(4, processes=4, distribution="fsdp") == 4
+    with pytest.raises(BadInputError, match="processes: found 3, expected 2, one for each GPU of the job"):
+        processes(2, processes=3)
+
+
+def test_the_row_names_the_devices(configuration: Settings) -> None:
+    job = create(configuration)
+    for devices, expected in (([0, 3], "0,3"), ([], None)):
+        with transaction() as session:
+            jobs.record_devices(session, job.folder, devices)
+        assert rows()[0].gpu_ids == expected
+    with transaction() as session:
+        jobs.record_devices(session, job.folder.with_name("unknown"), [1])
+    assert rows()[0].gpu_ids is None
+
+
 def test_a_job_that_never_came_to_be_is_passed_over() -> None:
     with transaction() as session:
         jobs.finish_job(session, "router-000000000000", "failed")

@@ -73,6 +73,23 @@ def history() -> list[tuple[str, str, str]]:
 
 
 @pytest.mark.usefixtures("server")
+def test_gpus_are_checked_before_anything_starts_and_each_gets_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOLLGATE_GPU_IDS", "[0, 1]")
+    settings.cache_clear()
+    with pytest.raises(BadInputError, match=r"gpu_ids: found \[2\], expected configured devices: \[0, 1\]"):
+        validate(gpu_ids=[1, 2])
+    with pytest.raises(BadInputError, match="gpus: found 3, expected 0 to 2"):
+        validate(gpus=3)
+
+    def processes(**changes: Any) -> int:
+        spec = Path(validate(**changes)["folder"]) / "spec.json"
+        return int(json.loads(spec.read_text())["processes"])
+
+    assert processes(gpus=2) == processes(gpus=1, gpu_ids=[1, 0]) == 2
+    assert processes(gpus=1) == processes(gpus=0) == 1
+
+
+@pytest.mark.usefixtures("server")
 def test_a_valid_request_is_a_running_job_however_often_it_is_asked() -> None:
     job = validate()
     assert validate() == job
