@@ -70,6 +70,7 @@ def read_spec(job_folder: Path) -> TrainingSpec:
 def _train(spec: TrainingSpec) -> int:
     # Imported here: a wrong specification is refused at once, not after the seconds that these take.
     from trainer.checkpoints import StopOnSignal, last_whole_checkpoint
+    from trainer.memory import Measurement
     from trainer.progress import ProgressWriter
     from trainer.sft import build_trainer
 
@@ -78,7 +79,8 @@ def _train(spec: TrainingSpec) -> int:
         return 0
     started = time.monotonic()
     stop = StopOnSignal()
-    trainer = build_trainer(spec, [ProgressWriter(spec.output / "progress.jsonl"), stop])
+    measurement = Measurement()
+    trainer = build_trainer(spec, [ProgressWriter(spec.output / "progress.jsonl"), stop, measurement])
     checkpoint = last_whole_checkpoint(spec.output / "checkpoints")
     _say(
         f"Resuming from {checkpoint.name}." if checkpoint else f"Training {spec.job_name} on {spec.dataset_reference}."
@@ -89,7 +91,7 @@ def _train(spec: TrainingSpec) -> int:
         return EXIT_STOPPED
     metrics = {**outcome.metrics, **trainer.evaluate()}
     weights = _save(trainer, spec)
-    _write_result(spec, trainer, metrics, weights, time.monotonic() - started)
+    _write_result(spec, trainer, metrics, weights, time.monotonic() - started, measurement.figures())
     return 0
 
 
@@ -104,7 +106,14 @@ def _save(trainer: Any, spec: TrainingSpec) -> Path:
     return final
 
 
-def _write_result(spec: TrainingSpec, trainer: Any, metrics: dict[str, Any], weights: Path, seconds: float) -> None:
+def _write_result(
+    spec: TrainingSpec,
+    trainer: Any,
+    metrics: dict[str, Any],
+    weights: Path,
+    seconds: float,
+    measured: dict[str, Any],
+) -> None:
     trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     total = sum(p.numel() for p in trainer.model.parameters())
     _write_json(
@@ -120,6 +129,7 @@ def _write_result(spec: TrainingSpec, trainer: Any, metrics: dict[str, Any], wei
             "total_parameters": total,
             "metrics": {name: value for name, value in metrics.items() if isinstance(value, (int, float))},
             "seconds": round(seconds, 1),
+            "measured": measured,
         },
     )
 

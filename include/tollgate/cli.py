@@ -17,6 +17,11 @@ ROOMS = {
     "dataset": ("tollgate.dataset.commands:app", "Prepare dataset versions; list, compare and describe them."),
     "model": ("tollgate.registry.commands:app", "List, promote and roll back model versions."),
     "experiment": ("tollgate.experiments.commands:app", "Plan, simulate and analyse A/B tests."),
+    "estimate": (
+        "tollgate.training.estimate_commands:estimate_command",
+        "Estimate parameters, memory, time and cost of a training before it starts.",
+    ),
+    "schema": ("tollgate.training.estimate_commands:schema_app", "Print published JSON schemas."),
     "verdict": ("tollgate.evaluation.commands:verdict_command", "Judge an evaluation against the gates."),
     "demo": (
         "tollgate.demo.commands:demo_command",
