@@ -11,7 +11,7 @@ from typing import Any
 
 from airflow.sdk import Param, TaskGroup, TriggerRule, chain, dag, get_current_context, task
 
-from jobs.form import training_params
+from jobs.form import optional_params, training_params
 from jobs.operator import ContainerJobOperator
 from jobs.records import mark_failed
 from mlflow_registry.operators import RegisterModelOperator
@@ -33,6 +33,23 @@ HYPERPARAMETERS = (
     "max_length",
     "precision",
     "seed",
+)
+MORE_HYPERPARAMETERS = (
+    "lora_dropout",
+    "lr_scheduler",
+    "warmup_fraction",
+    "weight_decay",
+    "gradient_accumulation",
+    "max_steps",
+    "packing",
+    "assistant_only_loss",
+    "gradient_checkpointing",
+    "logging_steps",
+    "eval_steps",
+    "save_steps",
+    "checkpoints_kept",
+    "early_stopping_patience",
+    "early_stopping_minimum_gain",
 )
 
 PARAMS = {
@@ -68,13 +85,14 @@ PARAMS = {
         section="How",
     ),
     **training_params(HYPERPARAMETERS, section="How"),
+    **optional_params(MORE_HYPERPARAMETERS, section="How, in detail"),
     "more_hyperparameters": Param(
         "",
         type=["null", "string"],
         format="multiline",
         title="More hyperparameters",
-        description='Further fields of the specification, as JSON: {"weight_decay": 0.01, "eval_steps": 100}.',
-        section="How",
+        description='Further fields of the specification, as JSON: {"target_modules": ["q_proj"], "eval_steps": 100}.',
+        section="How, in detail",
     ),
     "gpus": Param(1, type="integer", minimum=0, maximum=8, title="GPUs", section="How"),
     "threshold": Param(
@@ -129,7 +147,7 @@ def finetune() -> None:
         """Check everything that was asked for before anything heavy starts."""
         from tollgate.workflow import finetune as work
 
-        return work.validate(params, HYPERPARAMETERS, run_id, who(get_current_context()))
+        return work.validate(params, (*HYPERPARAMETERS, *MORE_HYPERPARAMETERS), run_id, who(get_current_context()))
 
     train = ContainerJobOperator(
         task_id="train",

@@ -102,6 +102,11 @@ class _Rows:
     evaluation: RowLengths | None
     note: str | None
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest row; 0 where none were counted."""
+        return max((part.longest for part in (self.training, self.evaluation) if part), default=0)
+
 
 def device_of(settings: Settings) -> Device:
     """Where jobs run by the settings."""
@@ -162,7 +167,7 @@ def what_cannot_run(spec: TrainingSpec, settings: Settings) -> list[Problem]:
     except BadInputError as error:
         return list(error.problems)
     steps = total_steps(spec, epoch(spec, rows.training)) if rows.training and rows.training.counted else 0
-    problems = base_contradictions(spec, shape, device) + row_contradictions(spec, steps, rows.counts)
+    problems = base_contradictions(spec, shape, device, rows.longest) + row_contradictions(spec, steps, rows.counts)
     if problems or settings.memory_check != "refuse":
         return problems
     memory, suggestions = _memory(shape, spec, rows, settings, device, None)
@@ -232,7 +237,7 @@ def _memory(
     def fits(one: TrainingSpec) -> bool:
         if limit is not None and needed(one).peak * sharing(one) > limit:
             return False
-        return not base_contradictions(one, shape, device)
+        return not base_contradictions(one, shape, device, rows.longest)
 
     memory = needed(spec)
     fitting = None if limit is None else memory.peak * sharing(spec) <= limit

@@ -71,20 +71,21 @@ _RULES: tuple[tuple[tuple[str, ...], Rule], ...] = (
 )
 
 
-def base_contradictions(spec: TrainingSpec, shape: ModelShape, device: str) -> list[Problem]:
+def base_contradictions(spec: TrainingSpec, shape: ModelShape, device: str, longest: int) -> list[Problem]:
     """Fields that this base model, on this kind of device, cannot bear.
 
     Args:
         spec: The specification.
         shape: The base model.
         device: ``cpu`` or ``gpu``.
+        longest: Tokens of the longest row; positions within a packed sequence begin anew with each row.
     """
-    return list(_base_problems(spec, shape, device))
+    return list(_base_problems(spec, shape, device, longest))
 
 
-def _base_problems(spec: TrainingSpec, shape: ModelShape, device: str) -> Iterator[Problem]:
-    if shape.positions and spec.max_length > shape.positions:
-        expected = f"8 to {shape.positions}, the base model's positions (max_position_embeddings)"
+def _base_problems(spec: TrainingSpec, shape: ModelShape, device: str, longest: int) -> Iterator[Problem]:
+    if shape.positions and min(spec.max_length, longest) > shape.positions:
+        expected = f"8 to {shape.positions}, the base model's positions, as a row has {longest} tokens"
         yield Problem("max_length", str(spec.max_length), expected)
     if spec.method != "full" and not shape.targets(spec.target_modules):
         known = ", ".join(sorted({layer.name.rsplit(".", 1)[-1] for layer in shape.linear}))
