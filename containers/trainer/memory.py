@@ -73,8 +73,8 @@ class Measurement(TrainerCallback):
             ``device`` (cpu or gpu), ``device_name``, ``threads``, ``processes``; ``steps`` measured, and of these the
             sums ``passes``, ``tokens`` (padding included), ``seconds``, ``cpu_seconds``; ``seconds_per_step``,
             ``cpu_seconds_per_step``, ``tokens_per_second``; ``samples``: at most 24 steps as [passes, tokens, squares
-            of the lengths, seconds, CPU seconds]; ``framework_bytes`` in memory beside the model when training began, and
-            ``peak_memory_bytes``: resident on a CPU, reserved by PyTorch on a GPU, where ``peak_allocated_bytes``
+            of the lengths, seconds, CPU seconds]; ``framework_bytes`` in memory beside the model when training began,
+            and ``peak_memory_bytes``: resident on a CPU, reserved by PyTorch on a GPU, where ``peak_allocated_bytes``
             was in use. All of one process.
         """
         measured = self._steps[1:] if len(self._steps) > 1 else self._steps

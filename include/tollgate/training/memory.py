@@ -18,8 +18,14 @@ from tollgate.training.spec import TrainingSpec
 Device = Literal["cpu", "gpu"]
 Phase = Literal["training", "evaluation", "loading"]
 
-CPU_FRAMEWORK_BYTES = 800 * 10**6
-"""Resident before the model is there: Python, PyTorch, transformers, TRL, PEFT (measured: 0.7 to 0.9 GB)."""
+CPU_FRAMEWORK_BYTES = 600 * 10**6
+"""Resident beside the model when training begins: Python, PyTorch, transformers, TRL, PEFT, the rows."""
+
+CPU_GROWTH_BYTES = 140 * 10**6
+"""What libraries need more once they compute: code that is read from disk, thread-local buffers. Measured."""
+
+CPU_SPREAD = 1.15
+"""Resident over what tensors hold, as glibc keeps freed blocks below 32 MB. Measured."""
 
 GPU_FRAMEWORK_BYTES = 10**9
 """CUDA's context and the libraries' workspaces, which PyTorch's allocator does not see. Not measured here."""
@@ -135,11 +141,16 @@ def estimate_memory(
     logits = _logits(shape, spec, tokens, device)
     activations = _activations(shape, spec, tokens, device)
     workspace = _workspace(shape, spec, tokens)
+    evaluated = _evaluation(shape, spec, lengths.evaluation, device)
+    if device == "cpu":
+        framework += CPU_GROWTH_BYTES
+        activations, logits, workspace, evaluated = (
+            CPU_SPREAD * value for value in (activations, logits, workspace, evaluated)
+        )
     states = weights + adapter + optimizer
     # Gradients grow while activations go; those of earlier passes of the same step are there from the beginning.
     passing = activations + logits + workspace
     moving = gradients + passing if spec.gradient_accumulation > 1 else max(gradients, passing)
-    evaluated = _evaluation(shape, spec, lengths.evaluation, device)
     by_phase: dict[Phase, float] = {
         "training": states + moving,
         "evaluation": states + evaluated,
@@ -147,8 +158,18 @@ def estimate_memory(
     }
     phase = max(by_phase, key=lambda name: by_phase[name])
     spread = GPU_FRAGMENTATION if device == "gpu" else 1.0
-    parts = (framework, weights, adapter, gradients, optimizer, activations, logits, workspace)
-    return Memory(*map(round, parts), peak=round(framework + by_phase[phase] * spread), phase=phase)
+    return Memory(
+        framework=framework,
+        weights=round(weights),
+        adapter=round(adapter),
+        gradients=round(gradients),
+        optimizer=round(optimizer),
+        activations=round(activations),
+        logits=round(logits),
+        workspace=round(workspace),
+        peak=round(framework + by_phase[phase] * spread),
+        phase=phase,
+    )
 
 
 def tokens_at_once(spec: TrainingSpec, longest: int) -> int:
@@ -182,12 +203,13 @@ def _trained_width(spec: TrainingSpec) -> int:
 def _states(shape: ModelShape, spec: TrainingSpec) -> tuple[float, float, float, float]:
     """Bytes of weights, adapter, gradients and optimiser on one device, as the distribution shares them."""
     width, trained_width = _width(spec), _trained_width(spec)
-    weights = shape.parameters * width
+    weights: float = shape.parameters * width
     if spec.method == "qlora":
         weights = (shape.parameters - shape.linear_parameters) * width + shape.linear_parameters * _QUANTIZED_BITS / 8
     trained = trained_parameters(shape, spec)
-    adapter = 0 if spec.method == "full" else trained * trained_width
-    gradients, optimizer = trained * trained_width, 2 * trained * trained_width
+    adapter: float = 0 if spec.method == "full" else trained * trained_width
+    gradients: float = trained * trained_width
+    optimizer: float = 2 * gradients
     devices = spec.processes
     if spec.distribution in ("zero2", "zero3"):  # fp32 master weights and moments: K = 12 there, section 3.1
         optimizer = trained * 12 / devices if trained_width == 2 else optimizer / devices

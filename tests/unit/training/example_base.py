@@ -7,8 +7,8 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from tests.unit.serving.fake_vllm import write_base
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 VOCABULARY = 300
 TEMPLATE = (
@@ -19,7 +19,7 @@ TEMPLATE = (
 
 
 def write_base_model(folder: Path, hidden: int = 16, layers: int = 2, **config: Any) -> Path:
-    """A base of the shape that ``write_base`` describes, a byte-level tokenizer, and weights that are a hole in a file."""
+    """A base of the shape that ``write_base`` describes, a tokenizer of bytes, and weights that are a hole."""
     sizes = json.loads((write_base(folder, hidden, layers) / "config.json").read_text())
     sizes |= {"architectures": ["Qwen3ForCausalLM"], "vocab_size": VOCABULARY, "max_position_embeddings": 4096}
     sizes |= {"tie_word_embeddings": True, **config}

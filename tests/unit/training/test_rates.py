@@ -85,7 +85,7 @@ def test_runs_that_failed_or_did_not_measure_are_passed_over(tmp_path: Path, spe
 
 
 def test_operations_of_a_known_model(tmp_path: Path) -> None:
-    """6 N D for full fine-tuning, 4 N D for LoRA, and 2 N D more with checkpointing, as N is large and rows are short."""
+    """6 N D for full fine-tuning, 4 N D for LoRA, and 2 N D more with checkpointing, where rows are short."""
     spec = parse_spec({**VALUES, "base_model": str(write_qwen3_8b(tmp_path / "base"))})
     shape = read_shape(spec.base_model)
     head = 2 * shape.vocabulary * shape.hidden * 1000
