@@ -40,6 +40,7 @@ def test_a_run_measures_itself_and_the_estimate_agrees_with_what_it_counted(tmp_
     found = estimate(spec, Settings(home=tmp_path))
     assert found.total_parameters == result["total_parameters"]
     assert found.trainable_parameters == result["trainable_parameters"]
+    assert found.time is not None
     assert found.time.rows_counted == 64
     assert found.time.computed_tokens_per_step == pytest.approx(measured["tokens"] / measured["steps"], rel=0.02)
     assert found.time.measured_by == ("one",)
@@ -66,10 +67,14 @@ def test_a_measurement_gives_the_first_estimate_its_rate(tmp_path, ml_python, ba
     folder = write_spec(tmp_path / "asked", base_model, dataset, max_steps=None, epochs=10, batch_size=2)
     spec = parse_spec(json.loads((folder / "spec.json").read_text()))
     home = Settings(home=tmp_path / "home", ml_python=ml_python)
-    assert estimate(spec, home).time.total_seconds is None
+    before = estimate(spec, home).time
+    assert before is not None
+    assert before.total_seconds is None
     kept = measure(spec, home, steps=3)
     assert sorted(path.name for path in kept.iterdir()) == ["job.log", "progress.jsonl", "result.json", "spec.json"]
-    found = estimate(spec, home)
-    assert found.time.measured_by == (kept.name,)
-    assert found.time.steps == 320
-    assert found.time.total_seconds > 0
+    time = estimate(spec, home).time
+    assert time is not None
+    assert time.measured_by == (kept.name,)
+    assert time.steps == 320
+    assert time.total_seconds is not None
+    assert time.total_seconds > 320 * 0.9 * (time.seconds_per_step or 1)
