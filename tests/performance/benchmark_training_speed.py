@@ -41,6 +41,8 @@ LEAST_TOKENS = 14_000
 PAIRS, STEPS = 3, 40
 GPU_STEPS = 20
 LENGTH = 2048
+ROW_TOKENS = 700
+"""About, of the rows that are packed: attention stays within them."""
 
 _BF16_FLOPS = {"H200": 989e12, "H100 NVL": 835e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12}
 """Dense bf16 rates from the data sheets, by what the device's name contains; the first that does."""
@@ -144,12 +146,12 @@ def _gpu_rows(name: str, job: Path, peer: float | None) -> list[Row]:
 
 
 def _needed(job: Path) -> float:
-    """Floating-point operations that a token needs, without what is computed twice."""
-    spec = parse_spec(json.loads((job / "spec.json").read_text())).model_copy(update={"gradient_checkpointing": False})
+    """Floating-point operations that a token needs, without what is computed twice and what masks hide."""
+    spec = parse_spec(json.loads((job / "spec.json").read_text()))
     shape = read_shape(spec.base_model)
+    needed = spec.model_copy(update={"gradient_checkpointing": False, "packing": False, "batch_size": 1})
     again = 2 * shape.vocabulary * shape.hidden  # the output layer, which the loss computes once more
-    row_length = LENGTH / 4  # attention stays within the rows of a packed sequence
-    return rates.operations(shape, spec, 1, row_length, "gpu") - again
+    return rates.operations(shape, needed, 1, ROW_TOKENS, "gpu") - again
 
 
 def _base(folder: Path, name: str, sizes: dict[str, Any]) -> Path:

@@ -147,7 +147,7 @@ def main(words: list[str]) -> int:
     pairs = list(zip(words[1::2], words[2::2], strict=True))
     # CUDA cannot be used in a fork of a process that has asked for it, as libraries do when they are loaded.
     start = forked if len(pairs) > 1 else recorded
-    return max([start(kind, Path(folder)) for kind, folder in pairs])
+    return max(start(kind, Path(folder)) for kind, folder in pairs)
 
 
 if __name__ == "__main__":

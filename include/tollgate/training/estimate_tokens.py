@@ -188,7 +188,7 @@ def epoch(spec: TrainingSpec, lengths: RowLengths) -> Epoch:
     if spec.packing:
         packed = packed_lengths(cut, spec.max_length)
         sequences, computed = len(packed) * scale, spec.batch_size * float(packed.mean())
-        squares = spec.batch_size * float((cut.astype(np.float64) ** 2).sum()) / len(packed)  # within a row only
+        squares = computed**2  # one sequence of all rows, under a mask that hides them from each other
     else:
         sequences, (computed, squares) = lengths.rows, _padded(cut, spec.batch_size, spec.seed)
     batches = max(1, math.ceil(sequences / (spec.batch_size * spec.processes)))

@@ -61,8 +61,9 @@ def operations(shape: ModelShape, spec: TrainingSpec, tokens: float, squares: fl
 
     Two for each parameter and token forward; the same backward for the inputs' gradients, and once more for those of
     the weights, where they are trained (Kaplan et al. 2020, arXiv:2001.08361, section 2.1). Attention's products: 4 x
-    width x length^2 a block, half of it under the causal mask (Chowdhery et al. 2022, arXiv:2204.02311, appendix B,
-    which counts all of it). The loss computes the output layer once more in its backward (TRL's chunked loss).
+    width x length^2 a block (Chowdhery et al. 2022, arXiv:2204.02311, appendix B); half of it for a single row, where
+    PyTorch's attention skips what the causal mask hides, which it does not under a mask of padding. The loss computes
+    the output layer once more in its backward (TRL's chunked loss).
 
     Args:
         shape: The base model.
@@ -72,7 +73,8 @@ def operations(shape: ModelShape, spec: TrainingSpec, tokens: float, squares: fl
         device: Where it runs.
     """
     linear, head = 2 * shape.multiplied * tokens, 2 * shape.vocabulary * shape.hidden * tokens
-    attention = 2 * shape.layers * shape.query * squares
+    skipped = 0.5 if spec.batch_size == 1 and not spec.packing else 1.0
+    attention = 4 * shape.layers * shape.query * squares * skipped
     trained = 2 * trained_parameters(shape, spec) * tokens
     forward = linear + attention + (0 if spec.method == "full" else trained)
     backward = forward + attention + (linear if spec.method == "full" else trained)

@@ -144,15 +144,15 @@ def test_an_adapter_needs_the_base_that_is_served(configuration: Settings, tmp_p
 
 
 def test_a_job_that_cannot_fit_is_refused_with_settings_that_do(configuration: Settings) -> None:
-    small = configuration.model_copy(update={"job_memory": "850m"})
+    small = configuration.model_copy(update={"job_memory": "760m"})
     with pytest.raises(BadInputError) as refused:
-        create(small, hyperparameters={"batch_size": 256})
+        create(small, hyperparameters={"batch_size": 1024})
     [problem] = refused.value.problems
     assert problem.where == "memory"
     assert "batch_size=" in problem.expected
     assert rows() == []
     told = small.model_copy(update={"memory_check": "warn"})
-    assert create(told, hyperparameters={"batch_size": 256}).method == "lora"
+    assert create(told, hyperparameters={"batch_size": 1024}).method == "lora"
 
 
 def test_what_base_and_rows_cannot_bear_is_told_with_the_rest(configuration: Settings) -> None:

@@ -98,4 +98,6 @@ def test_operations_of_a_known_model(tmp_path: Path) -> None:
     assert times(method="lora") == pytest.approx(2, rel=0.02)
     assert times(method="lora", device="gpu") == pytest.approx(3, rel=0.1)
     attention = rates.operations(shape, spec, 0, 2048**2, "cpu")
-    assert attention == 36 * 4096 * 2048**2 * 2 * 3, "forward once, backward twice, half of each under the mask"
+    assert attention == 36 * 4096 * 2048**2 * 4 * 3, "forward once, backward twice"
+    alone = spec.model_copy(update={"batch_size": 1})
+    assert rates.operations(shape, alone, 0, 2048**2, "cpu") == attention / 2, "only what the causal mask shows"
