@@ -12,7 +12,7 @@ from typing import Any
 
 from airflow.sdk import Param, TaskGroup, TriggerRule, chain, dag, get_current_context, task
 
-from jobs.form import training_params
+from jobs.form import optional_params, training_params
 from jobs.operator import ContainerJobOperator
 from jobs.records import mark_failed
 from mlflow_registry.operators import RegisterModelOperator
@@ -35,6 +35,23 @@ HYPERPARAMETERS = (
     "precision",
     "seed",
     "distribution",
+)
+MORE_HYPERPARAMETERS = (
+    "lora_dropout",
+    "lr_scheduler",
+    "warmup_fraction",
+    "weight_decay",
+    "gradient_accumulation",
+    "max_steps",
+    "packing",
+    "assistant_only_loss",
+    "gradient_checkpointing",
+    "logging_steps",
+    "eval_steps",
+    "save_steps",
+    "checkpoints_kept",
+    "early_stopping_patience",
+    "early_stopping_minimum_gain",
 )
 
 PARAMS = {
@@ -70,13 +87,14 @@ PARAMS = {
         section="How",
     ),
     **training_params(HYPERPARAMETERS, section="How"),
+    **optional_params(MORE_HYPERPARAMETERS, section="How, in detail"),
     "more_hyperparameters": Param(
         "",
         type=["null", "string"],
         format="multiline",
         title="More hyperparameters",
-        description='Further fields of the specification, as JSON: {"weight_decay": 0.01, "eval_steps": 100}.',
-        section="How",
+        description='Further fields of the specification, as JSON: {"target_modules": ["q_proj"], "eval_steps": 100}.',
+        section="How, in detail",
     ),
     "resume_job": Param(
         None,
@@ -158,7 +176,8 @@ def finetune() -> None:
         """Check everything that was asked for before anything heavy starts."""
         from tollgate.workflow import finetune as work
 
-        return work.validate(params, (*HYPERPARAMETERS, "resume_from"), run_id, who(get_current_context()))
+        fields = (*HYPERPARAMETERS, *MORE_HYPERPARAMETERS, "resume_from")
+        return work.validate(params, fields, run_id, who(get_current_context()))
 
     train = ContainerJobOperator(
         task_id="train",

@@ -93,11 +93,14 @@ def _train(spec: TrainingSpec, stop: Stop) -> int:
         return _stopped(stop, "Stopped before the first step, as somebody asked.")
     started = time.monotonic()
     # Imported here: a wrong specification is refused at once, not after the seconds that these take.
+    from trainer.memory import Measurement
     from trainer.progress import ProgressWriter
     from trainer.resumable import EvaluationCutError
     from trainer.sft import build_trainer
 
-    trainer = build_trainer(spec, [ProgressWriter(spec.output / "progress.jsonl")], stop)
+    measurement = Measurement()
+    callbacks = [ProgressWriter(spec.output / "progress.jsonl"), measurement]
+    trainer = build_trainer(spec, callbacks, stop)
     with trainer.accelerator.main_process_first():  # what the first process tidies up, the others find tidy
         checkpoint = starting_checkpoint(spec.output, spec.resume_from)
     _say(
@@ -114,7 +117,8 @@ def _train(spec: TrainingSpec, stop: Stop) -> int:
         return _stopped(stop, f"Stopped at step {trainer.state.global_step}; the checkpoint is saved.")
     weights = _save(trainer, spec)
     if trainer.is_world_process_zero():
-        _write_result(spec, trainer, metrics, weights, saved_step, time.monotonic() - started)
+        seconds = time.monotonic() - started
+        _write_result(spec, trainer, metrics, weights, saved_step, seconds, measurement.figures())
         stop.forget()
     return 0
 
@@ -150,6 +154,7 @@ def _write_result(
     weights: Path,
     saved_step: int,
     seconds: float,
+    measured: dict[str, Any],
 ) -> None:
     trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     total = sum(p.numel() for p in trainer.model.parameters())
@@ -176,6 +181,7 @@ def _write_result(
                 if isinstance(value, (int, float)) and name not in ("step", "epoch")
             },
             "seconds": round(seconds, 1),
+            "measured": measured,
         },
     )
 

@@ -21,6 +21,7 @@ from tollgate.errors import BadInputError, Problem
 from tollgate.settings import Settings
 from tollgate.store.tables import FinetuningJob
 from tollgate.training.base_model import base_model_problems
+from tollgate.training.estimate import what_cannot_run
 from tollgate.training.resumption import inherit_checkpoint, resumption_problems
 from tollgate.training.spec import TrainingSpec, parse_spec
 
@@ -112,12 +113,15 @@ def create_job(
     problems += _set_processes(values, devices)
     version = _resolve(request.dataset, settings, problems)
     base_model = (request.base_model or settings.served_base_model).resolve()
-    problems += base_model_problems(base_model)
+    base_faults = base_model_problems(base_model)
+    problems += base_faults
     problems += _serving_problems(values, base_model, settings)
     folder = settings.jobs / name
     spec = _spec(name, values, base_model, version, folder, problems)
     if spec is not None and version is not None:
         problems += resumption_problems(session, spec, request.resume_job)
+        if not base_faults:
+            problems += what_cannot_run(spec, settings)
     if problems or spec is None or version is None:
         raise BadInputError("The job cannot start.", problems)
     row = _write_row(session, spec, record_version(session, version, created_by), created_by)

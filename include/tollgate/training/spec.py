@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from tollgate.errors import BadInputError, Problem
+from tollgate.training import rules
+
+_NOT_VALID = "The training specification is not valid."
 
 
 class TrainingSpec(BaseModel):
@@ -29,7 +25,6 @@ class TrainingSpec(BaseModel):
     dataset_reference: str = Field(description="The same version as people write it, for example highway@v3.")
     output: Path = Field(description="The job folder: checkpoints, progress.jsonl, result.json are written here.")
 
-    backend: Literal["trl", "axolotl", "llama_factory"] = Field("trl", description="What trains.")
     method: Literal["full", "lora", "qlora"] = Field("lora", description="Which weights are trained.")
     lora_rank: int = Field(16, ge=1, le=512, description="Rank of the adapter.")
     lora_alpha: int = Field(32, ge=1, le=1024, description="Scale of the adapter; the update counts alpha / rank.")
@@ -40,7 +35,9 @@ class TrainingSpec(BaseModel):
     lr_scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = Field(
         "cosine", description="How the learning rate falls."
     )
-    warmup_fraction: float = Field(0.05, ge=0.0, lt=1.0, description="Share of the steps in which the rate rises.")
+    warmup_fraction: float = Field(
+        0.05, ge=0.0, lt=1.0, description="Share of the steps in which the rate rises; constant has no such steps."
+    )
     weight_decay: float = Field(0.0, ge=0.0, le=1.0, description="Decay of the weights per step (AdamW).")
     batch_size: int = Field(4, ge=1, le=4096, description="Rows per device and step.")
     gradient_accumulation: int = Field(1, ge=1, le=4096, description="Steps added up before the weights change.")
@@ -109,24 +106,44 @@ class TrainingSpec(BaseModel):
         """Rows from which one change of the weights is computed, over all processes: the global batch."""
         return self.batch_size * self.gradient_accumulation * self.processes
 
-    @model_validator(mode="after")
-    def _paths_are_absolute(self) -> Self:
-        for name in ("base_model", "dataset", "output"):
-            if not getattr(self, name).is_absolute():
-                raise ValueError(f"{name} must be an absolute path, found {getattr(self, name)}")
-        return self
+    @field_validator("base_model", "dataset", "output")
+    @classmethod
+    def _absolute(cls, path: Path, information: ValidationInfo) -> Path:
+        if not path.is_absolute():
+            raise ValueError(f"{information.field_name} must be an absolute path")
+        return path
 
 
 def parse_spec(values: dict[str, Any]) -> TrainingSpec:
-    """Validate ``values`` as a specification.
+    """Validate ``values`` as a specification: each field by itself, and what fields demand of each other.
 
     Raises:
         BadInputError: One problem for each wrong field, all at once, each with its allowed range.
     """
     try:
-        return TrainingSpec.model_validate(values)
+        spec = TrainingSpec.model_validate(values)
     except ValidationError as error:
-        raise BadInputError("The training specification is not valid.", map(_problem, error.errors())) from error
+        problems = [*map(_problem, error.errors()), *_contradictions_beside(values, error)]
+        raise BadInputError(_NOT_VALID, problems) from error
+    if problems := rules.contradictions(spec):
+        raise BadInputError(_NOT_VALID, problems)
+    return spec
+
+
+def schema_text() -> str:
+    """The JSON schema of a specification, as it is published in ``docs/training-spec.schema.json``."""
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    schema = {**dialect, **TrainingSpec.model_json_schema()}
+    return json.dumps(schema, ensure_ascii=False, indent=2) + "\n"
+
+
+def _contradictions_beside(values: dict[str, Any], error: ValidationError) -> list[Problem]:
+    """What contradicts each other among the fields that are right by themselves."""
+    wrong = frozenset(str(detail["loc"][0]) for detail in error.errors() if detail["loc"])
+    try:
+        return rules.contradictions(TrainingSpec.model_validate(rules.stand_ins(values, wrong)), wrong)
+    except ValidationError:  # a value that no stand-in helps, such as a key that is no text
+        return []
 
 
 def _problem(detail: Any) -> Problem:

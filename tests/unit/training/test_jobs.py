@@ -143,6 +143,24 @@ def test_an_adapter_needs_the_base_that_is_served(configuration: Settings, tmp_p
     assert (full.method, full.base_model) == ("full", other)
 
 
+def test_a_job_that_cannot_fit_is_refused_with_settings_that_do(configuration: Settings) -> None:
+    small = configuration.model_copy(update={"job_memory": "760m"})
+    with pytest.raises(BadInputError) as refused:
+        create(small, hyperparameters={"batch_size": 1024})
+    [problem] = refused.value.problems
+    assert problem.where == "memory"
+    assert "batch_size=" in problem.expected
+    assert rows() == []
+    told = small.model_copy(update={"memory_check": "warn"})
+    assert create(told, hyperparameters={"batch_size": 1024}).method == "lora"
+
+
+def test_what_base_and_rows_cannot_bear_is_told_with_the_rest(configuration: Settings) -> None:
+    """The base's layers are 16 wide and the dataset has one row to train on."""
+    asked = {"method": "qlora", "early_stopping_patience": 1, "eval_steps": 4, "lora_rank": 33}
+    assert problems(configuration, hyperparameters=asked) == {"method": "'qlora'", "eval_steps": "4", "lora_rank": "33"}
+
+
 def test_a_request_of_the_wrong_form_names_its_fields() -> None:
     with pytest.raises(BadInputError) as refused:
         jobs.parse_request({"model_name": "../x", "datasets": "highway@v1"})
