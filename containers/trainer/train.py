@@ -7,6 +7,7 @@ what to do.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -50,8 +51,7 @@ def main(job_folder: Path) -> int:
         _say_why(job_folder, Failure("bad_specification", str(error), ADVICE))
         return EXIT_BAD_SPECIFICATION
     except Exception as error:
-        traceback.print_exc()
-        _say_why(job_folder, explain(error, spec))
+        _say_why(job_folder, explain(error, spec), traceback.format_exc())
         return 1
     finally:
         (job_folder / RESERVE).unlink(missing_ok=True)
@@ -191,11 +191,12 @@ def _reserve(job_folder: Path) -> None:
     (job_folder / RESERVE).write_bytes(bytes(RESERVE_BYTES))
 
 
-def _say_why(job_folder: Path, failure: Failure) -> None:
-    print(f"{failure.message}\n{failure.advice}", file=sys.stderr, flush=True)  # ruff: ignore[T201]
+def _say_why(job_folder: Path, failure: Failure, trace: str = "") -> None:
     (job_folder / RESERVE).unlink(missing_ok=True)
     if job_folder.is_dir():
         _write_json(error_file(job_folder), failure._asdict())
+    with contextlib.suppress(OSError):  # the log may lie on the same full disk
+        print(f"{trace}{failure.message}\n{failure.advice}", file=sys.stderr, flush=True)  # ruff: ignore[T201]
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
