@@ -12,11 +12,16 @@ from typing import Any
 
 import pytest
 
+from tollgate.settings import PROJECT
+
+PATHS = os.pathsep.join(str(PROJECT / name) for name in ("include", "containers"))
+"""This checkout's code, whichever one the environment was made for."""
+
 
 @pytest.fixture
 def run(ml_python: Path, trainer_entry: Path):
     def start(folder: Path) -> subprocess.Popen[str]:
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "PYTHONPATH": PATHS, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
         command = [str(ml_python), str(trainer_entry), str(folder)]
         return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
