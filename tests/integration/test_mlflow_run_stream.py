@@ -173,7 +173,7 @@ def test_a_job_that_is_trained_anew_gets_a_run_of_its_own(server, client, make_j
     finish(folder)
     second = register_job(folder.name, "again", "kim", connect=lambda: client)
     assert second.mlflow_run_id != first.mlflow_run_id
-    histories = [points(client, one.mlflow_run_id, "loss") for one in (first, second)]
+    histories = [points(client, str(one.mlflow_run_id), "loss") for one in (first, second)]
     assert histories == [[(10, 2.0)], [(10, 1.0)]]
 
 

@@ -55,7 +55,12 @@ def test_only_new_bytes_are_read(path: Path, monkeypatch: pytest.MonkeyPatch) ->
     reader.read()
     parsed: list[bytes] = []
     real = ProgressReader._parse
-    monkeypatch.setattr(ProgressReader, "_parse", lambda self, line: parsed.append(line) or real(self, line))
+
+    def parse(self: ProgressReader, line: bytes) -> ProgressLine | None:
+        parsed.append(line)
+        return real(self, line)
+
+    monkeypatch.setattr(ProgressReader, "_parse", parse)
     add(path, '{"step": 1000}\n')
     assert steps(reader.read()) == [1000]
     assert parsed == [b'{"step": 1000}']
@@ -88,6 +93,7 @@ def test_steps_that_were_done_again_count_as_they_were_last(path: Path) -> None:
     add(path, '{"step": 30, "loss": 1.25}\n')
     progress.extend(reader.read())
     assert [(point.step, point.value) for point in progress.series("loss")] == [(10, 3.0), (20, 2.0), (30, 1.25)]
+    assert progress.last is not None
     assert (progress.last.step, read_progress(path).points) == (30, progress.points)
 
 

@@ -172,6 +172,7 @@ def test_a_crash_leaves_no_torn_line_and_repeated_steps_count_once(
     resumed = json.loads(path.read_text(encoding="utf-8").splitlines()[killed_at - 1])
     assert resumed["step"] > 0, "the first line of the second process tells where it goes on"
     assert resumed["step"] % 20 == 0
+    assert progress.last is not None
     assert [point.step for point in progress.series("loss")] == list(range(1, progress.last.step + 1))
     assert progress.last.step == max(60, resumed["step"])
 
