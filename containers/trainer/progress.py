@@ -64,11 +64,9 @@ class ProgressWriter(TrainerCallback):
             self._enter("evaluating", state)
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Take the evaluation's time out of the rate; say that a checkpoint follows, where one does."""
-        self._phase = "training"
+        """Take the evaluation's time out of the rate; say that a checkpoint follows, or the training goes on."""
         self._rate.interrupted()
-        if control.should_save:
-            self._enter("saving", state)
+        self._enter("saving" if control.should_save else "training", state)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Say that the training goes on."""

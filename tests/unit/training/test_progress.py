@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -57,11 +56,11 @@ def test_only_new_bytes_are_read(path: Path, monkeypatch: pytest.MonkeyPatch) ->
     parsed: list[bytes] = []
     real = ProgressReader._parse
 
-    def counted(self: ProgressReader, line: bytes) -> Any:
+    def parse(self: ProgressReader, line: bytes) -> ProgressLine | None:
         parsed.append(line)
         return real(self, line)
 
-    monkeypatch.setattr(ProgressReader, "_parse", counted)
+    monkeypatch.setattr(ProgressReader, "_parse", parse)
     add(path, '{"step": 1000}\n')
     assert steps(reader.read()) == [1000]
     assert parsed == [b'{"step": 1000}']
@@ -94,7 +93,7 @@ def test_steps_that_were_done_again_count_as_they_were_last(path: Path) -> None:
     add(path, '{"step": 30, "loss": 1.25}\n')
     progress.extend(reader.read())
     assert [(point.step, point.value) for point in progress.series("loss")] == [(10, 3.0), (20, 2.0), (30, 1.25)]
-    assert progress.last
+    assert progress.last is not None
     assert (progress.last.step, read_progress(path).points) == (30, progress.points)
 
 

@@ -29,10 +29,6 @@ class Log:
     warning = info
 
 
-def a_log() -> Any:
-    return Log()
-
-
 class Stream:
     """Stands for MLflow's stream, of which only the calls matter here."""
 
@@ -48,6 +44,10 @@ class Stream:
     def close(self, ending: Any = None) -> bool:
         self.calls.append(("close", ending))
         return True
+
+
+def mirror(folder: Path, store: Any, log: Any, stream: Any = None) -> ProgressMirror:
+    return ProgressMirror(folder, store, log, stream)
 
 
 @pytest.fixture
@@ -67,9 +67,9 @@ def write(folder: Path, *lines: dict[str, Any]) -> None:
 
 
 def test_a_line_stands_in_log_and_store_soon_after_it_was_written(folder: Path, store: FileStore) -> None:
-    log: Any = Log()
+    log = Log()
     words = "step 1/10 (10 %), loss 2.0000, about 5 s left"
-    with ProgressMirror(folder, store, log):
+    with mirror(folder, store, log):
         begun = time.monotonic()
         write(folder, {"step": 1, "percent": 10.0, "loss": 2.0})
         wait_until(lambda: store.get(PROGRESS_KEY) is not None)
@@ -83,7 +83,7 @@ def test_a_line_stands_in_log_and_store_soon_after_it_was_written(folder: Path, 
 
 
 def test_the_store_has_the_newest_of_every_figure(folder: Path, store: FileStore) -> None:
-    with ProgressMirror(folder, store, a_log()):
+    with mirror(folder, store, Log()):
         write(folder, {"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}, {"step": 2, "eval_loss": 1.5})
         write(folder, {"step": 2, "phase": "saving", "strange": 3})
     kept = store.get(PROGRESS_KEY)
@@ -92,26 +92,26 @@ def test_the_store_has_the_newest_of_every_figure(folder: Path, store: FileStore
 
 
 def test_what_the_job_says_itself_is_not_said_twice(folder: Path) -> None:
-    log: Any = Log()
-    with ProgressMirror(folder, None, log) as mirror:
+    log = Log()
+    with mirror(folder, None, log) as entered:
         write(folder, {"step": 1, "loss": 2.0})
-        mirror.heard("step 1/10 (0 %), loss 2.0000, about 5 s left")
+        entered.heard("step 1/10 (0 %), loss 2.0000, about 5 s left")
         write(folder, {"step": 2, "loss": 1.0})
     assert [line for line in log.lines if line.startswith("step")] == ["step 2/10 (0 %), loss 1.0000, about 5 s left"]
 
 
 def test_what_an_earlier_attempt_said_is_not_said_again(folder: Path, store: FileStore) -> None:
     write(folder, {"step": 1, "loss": 2.0})
-    log: Any = Log()
-    with ProgressMirror(folder, store, log):
+    log = Log()
+    with mirror(folder, store, log):
         pass
     assert not [line for line in log.lines if line.startswith("step")]
     assert store.get(PROGRESS_KEY)["step"] == 1
 
 
 def test_at_the_end_the_losses_are_drawn(folder: Path) -> None:
-    log: Any = Log()
-    with pytest.raises(JobFailedError), ProgressMirror(folder, None, log):
+    log = Log()
+    with pytest.raises(JobFailedError), mirror(folder, None, log):
         write(folder, {"step": 1, "loss": 2.0})
         raise JobFailedError("over")
     assert f"Losses: {folder / 'losses.svg'}" in log.lines
@@ -119,7 +119,7 @@ def test_at_the_end_the_losses_are_drawn(folder: Path) -> None:
 
 
 def test_a_job_without_progress_leaves_nothing(folder: Path, store: FileStore) -> None:
-    with ProgressMirror(folder, store, a_log()):
+    with mirror(folder, store, Log()):
         pass
     assert list(folder.iterdir()) == []
     assert store.get(PROGRESS_KEY) is None
@@ -135,9 +135,9 @@ def test_a_job_without_progress_leaves_nothing(folder: Path, store: FileStore) -
     ],
 )
 def test_mlflow_is_told_how_it_ended(folder: Path, error: Exception | None, ending: str | None) -> None:
-    stream: Any = Stream()
+    stream = Stream()
     expected = pytest.raises(type(error)) if error else contextlib.nullcontext()
-    with expected, ProgressMirror(folder, None, a_log(), stream):
+    with expected, mirror(folder, None, Log(), stream):
         write(folder, {"step": 1})
         wait_until(lambda: "wake" in stream.calls)
         if error is not None:
@@ -150,8 +150,8 @@ def test_trouble_of_the_store_and_damaged_lines_do_not_reach_the_job(folder: Pat
         def set(self, key: str, value: Any) -> None:
             raise RuntimeError("API server away")
 
-    log: Any = Log()
-    with ProgressMirror(folder, Broken(folder / "state"), log):
+    log = Log()
+    with mirror(folder, Broken(folder / "state"), log):
         write(folder, {"step": 1, "loss": 2.0})
         with (folder / "progress.jsonl").open("a") as file:
             file.write("damaged\n")
