@@ -15,7 +15,7 @@ from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowException, AirflowTaskTimeout
 from docker.errors import DockerException
 from docker.utils import parse_bytes
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 
 from jobs.devices import lease_devices, release_devices
 from jobs.docker_runtime import DockerRuntime, unusable_because
@@ -259,11 +259,9 @@ class ContainerJobOperator(ResumableJobMixin, DockerOperator):  # type: ignore[m
         self.log.info("Waiting for GPUs. %s", waiting)
         store = context.get("task_state_store")
         if store is not None:
-            busy = {str(device): holder for device, holder in waiting.busy.items()}
-            store.set(
-                QUEUE_KEY,
-                {"place": waiting.place, "waiters": waiting.waiters, "wish": str(waiting.wish), "busy": busy},
-            )
+            busy: dict[str, JsonValue] = {str(device): holder for device, holder in waiting.busy.items()}
+            place = {"place": waiting.place, "waiters": waiting.waiters, "wish": str(waiting.wish), "busy": busy}
+            store.set(QUEUE_KEY, place)
         self._note(context, f"waits for GPUs. {waiting}")
 
     def _tell_devices(self, wish: Wish, devices: tuple[int, ...], context: Context) -> None:
