@@ -129,7 +129,8 @@ def test_the_place_is_told_and_the_first_waiter_is_served_first(
 
     monkeypatch.setattr(ContainerJobOperator, "log", log)
     operator = late.operator()
-    context: Any = {**late.context(), "dag_run": Mock()}
+    context = late.context()
+    context["dag_run"] = Mock()
     operator.execute(context)
     said = [call.args[0] % call.args[1:] for call in log.info.call_args_list]
     assert any("Place 2 of 2 in the queue for 1 GPU. Busy: GPU 4: finetune/" in line for line in said)

@@ -18,6 +18,7 @@ PATHS = {
     "dataset": "/datasets/highway/v1",
     "dataset_reference": "highway@v1",
     "output": "/jobs/router-1",
+    "processes": 2,  # a distribution needs several
 }
 NUMBERS = [-1, 0, 1e-9, 0.5, 0.999, 1, 1.5, 2, 7, 8, 512, 513, 1000, 1000.5, 1024, 1025, 4096, 4097, 1_048_576]
 NUMBERS += [1_048_577, 2**31 - 1, 2**31]
