@@ -120,7 +120,7 @@ def test_a_gpu_whose_memory_nobody_told_is_not_compared(tmp_path: Path, spec: Tr
 
 
 def test_processes_on_a_cpu_share_the_jobs_memory(tmp_path: Path, spec: TrainingSpec) -> None:
-    settings = home(tmp_path, job_memory="3g")
+    settings = home(tmp_path, job_memory="2g")
     assert what_cannot_run(spec, settings) == []
     several = parse_spec({**spec.model_dump(), "distribution": "ddp", "processes": 4})
     assert "memory" in [problem.where for problem in what_cannot_run(several, settings)]
