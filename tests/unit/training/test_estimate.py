@@ -142,6 +142,13 @@ def test_a_base_or_dataset_that_cannot_be_read_is_a_problem(tmp_path: Path, spec
         estimate(spec, home(tmp_path))
 
 
+def test_a_base_that_names_its_sizes_otherwise_is_not_refused_for_it(tmp_path: Path, spec: TrainingSpec) -> None:
+    (spec.base_model / "config.json").write_text('{"architectures": ["GPT2LMHeadModel"], "n_embd": 16}')
+    assert what_cannot_run(spec, home(tmp_path)) == []
+    with pytest.raises(BadInputError, match="hidden_size"):
+        estimate(spec, home(tmp_path))
+
+
 def test_the_estimate_is_json(tmp_path: Path, spec: TrainingSpec) -> None:
     found = json.loads(estimate(spec, home(tmp_path)).model_dump_json())
     assert found["memory"]["parts"]["weights"] > 0
