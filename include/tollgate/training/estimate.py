@@ -23,7 +23,7 @@ from tollgate.training.memory import (
     estimate_memory,
     trained_parameters,
 )
-from tollgate.training.model_shape import ModelShape, read_shape
+from tollgate.training.model_shape import ModelShape, UnknownShapeError, read_shape
 from tollgate.training.rules import base_contradictions, row_contradictions
 from tollgate.training.spec import TrainingSpec
 
@@ -162,12 +162,15 @@ def what_cannot_run(spec: TrainingSpec, settings: Settings) -> list[Problem]:
     """
     device = device_of(settings)
     try:
-        shape = read_shape(spec.base_model)
         rows = _rows(spec)
+        steps = total_steps(spec, epoch(spec, rows.training)) if rows.training and rows.training.counted else 0
+        problems = row_contradictions(spec, steps, rows.counts)
+        shape = read_shape(spec.base_model)
+    except UnknownShapeError:
+        return problems  # nothing can be said about its memory, and so nothing against it
     except BadInputError as error:
         return list(error.problems)
-    steps = total_steps(spec, epoch(spec, rows.training)) if rows.training and rows.training.counted else 0
-    problems = base_contradictions(spec, shape, device, rows.longest) + row_contradictions(spec, steps, rows.counts)
+    problems = base_contradictions(spec, shape, device, rows.longest) + problems
     if problems or settings.memory_check != "refuse":
         return problems
     memory, suggestions = _memory(shape, spec, rows, settings, device, None)

@@ -146,7 +146,8 @@ def _parameters(found: Estimate) -> Table:
     table.add_row("trained", f"{found.trainable_parameters:,}", share)
     where = f"{found.processes} process{'es' if found.processes > 1 else ''}, distribution {found.distribution}"
     table.add_row("device", found.device_name or found.device, where)
-    table.add_row("checkpointing", "yes" if found.gradient_checkpointing else "no", "activations computed twice")
+    twice = ("yes", "activations are computed twice") if found.gradient_checkpointing else ("no", "")
+    table.add_row("checkpointing", *twice)
     return table
 
 

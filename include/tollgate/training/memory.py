@@ -21,7 +21,7 @@ Phase = Literal["training", "evaluation", "loading"]
 CPU_FRAMEWORK_BYTES = 600 * 10**6
 """Resident beside the model when training begins: Python, PyTorch, transformers, TRL, PEFT, the rows."""
 
-CPU_GROWTH_BYTES = 140 * 10**6
+CPU_GROWTH_BYTES = 60 * 10**6
 """What libraries need more once they compute: code that is read from disk, thread-local buffers. Measured."""
 
 CPU_SPREAD = 1.15

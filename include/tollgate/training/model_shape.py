@@ -19,6 +19,10 @@ _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.(?P<module>.+)\.weight$")
 _OUTPUT = "lm_head.weight"
 
 
+class UnknownShapeError(BadInputError):
+    """The configuration names its sizes in another way than Llama; the model may be trained all the same."""
+
+
 @dataclass(frozen=True)
 class Linear:
     """A linear layer of a decoder block: its module's name, the width that goes in and the one that comes out."""
@@ -111,7 +115,8 @@ def read_shape(folder: Path) -> ModelShape:
             Qwen, Mistral, Gemma and most others share.
 
     Raises:
-        BadInputError: A file is missing or is not what it should be, or the configuration lacks a size.
+        UnknownShapeError: The configuration lacks a size, or has it under another name.
+        BadInputError: A file is missing or is not what it should be.
     """
     config = _config(folder / "config.json")
     sizes = config.get("text_config") or config  # multimodal models keep the language model's sizes one level down
@@ -163,7 +168,7 @@ def _require(folder: Path, sizes: dict[str, Any]) -> None:
         if not isinstance(sizes.get(name), int) or sizes[name] < 1
     ]
     if problems:
-        raise BadInputError("The base model's configuration lacks sizes.", problems)
+        raise UnknownShapeError("The base model's configuration lacks sizes.", problems)
 
 
 def _config(path: Path) -> dict[str, Any]:

@@ -120,7 +120,7 @@ def test_a_gpu_whose_memory_nobody_told_is_not_compared(tmp_path: Path, spec: Tr
 
 
 def test_processes_on_a_cpu_share_the_jobs_memory(tmp_path: Path, spec: TrainingSpec) -> None:
-    settings = home(tmp_path, job_memory="3g")
+    settings = home(tmp_path, job_memory="2g")
     assert what_cannot_run(spec, settings) == []
     several = parse_spec({**spec.model_dump(), "distribution": "ddp", "processes": 4})
     assert "memory" in [problem.where for problem in what_cannot_run(several, settings)]
@@ -139,6 +139,13 @@ def test_a_base_or_dataset_that_cannot_be_read_is_a_problem(tmp_path: Path, spec
     (spec.dataset / "train.parquet").write_bytes(b"no parquet")
     assert [problem.where for problem in what_cannot_run(spec, home(tmp_path))] == ["dataset"]
     with pytest.raises(BadInputError):
+        estimate(spec, home(tmp_path))
+
+
+def test_a_base_that_names_its_sizes_otherwise_is_not_refused_for_it(tmp_path: Path, spec: TrainingSpec) -> None:
+    (spec.base_model / "config.json").write_text('{"architectures": ["GPT2LMHeadModel"], "n_embd": 16}')
+    assert what_cannot_run(spec, home(tmp_path)) == []
+    with pytest.raises(BadInputError, match="hidden_size"):
         estimate(spec, home(tmp_path))
 
 
