@@ -279,7 +279,12 @@ class ContainerJobOperator(ResumableJobMixin, DockerOperator):  # type: ignore[m
         store = context.get("task_state_store")
         if store is not None:
             busy: dict[str, JsonValue] = {str(device): holder for device, holder in waiting.busy.items()}
-            place = {"place": waiting.place, "waiters": waiting.waiters, "wish": str(waiting.wish), "busy": busy}
+            place: dict[str, JsonValue] = {
+                "place": waiting.place,
+                "waiters": waiting.waiters,
+                "wish": str(waiting.wish),
+                "busy": busy,
+            }
             store.set(QUEUE_KEY, place)
         self._note(context, f"waits for GPUs. {waiting}")
 
