@@ -74,7 +74,10 @@ def test_what_does_not_fit_ends_with_1_and_says_what_would(
         (("estimate", "--dataset", "highway@v1"), "highway"),
         (("estimate", "{spec}", "--set", "batch_size"), "name=value"),
         (("estimate", "{spec}", "--set", "batch_size=0", "--set", "processes=2"), "batch_size"),
-        (("estimate", "{spec}", "--set", "batch_size=0", "--set", "processes=2"), "distribution"),
+        (
+            ("estimate", "{spec}", "--set", "batch_size=0", "--set", "early_stopping_minimum_gain=0.1"),
+            "early_stopping_patience",
+        ),
     ],
 )
 def test_what_cannot_be_estimated_ends_with_2_and_says_why(

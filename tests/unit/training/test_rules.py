@@ -24,7 +24,6 @@ def told(**changes: Any) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("changes", "field", "words"),
     [
-        ({"processes": 2}, "distribution", "ddp, fsdp, zero2 or zero3"),
         ({"early_stopping_minimum_gain": 0.1}, "early_stopping_patience", "1 to 1000"),
         ({"early_stopping_patience": 2, "max_steps": 100}, "eval_steps", "1 to 100"),
         ({"lr_scheduler": "constant_with_warmup", "warmup_fraction": 0}, "warmup_fraction", "above 0"),
@@ -54,13 +53,14 @@ def test_what_may_be_meant_is_taken_and_survives_its_file(changes: dict[str, Any
 
 
 def test_contradictions_are_told_beside_wrong_fields_but_not_about_them() -> None:
-    wrong = {"learning_rate": -1, "base_model": "here", "processes": 2, "eval_steps": 0, "early_stopping_patience": 3}
+    wrong = {"learning_rate": -1, "base_model": "here", "eval_steps": 0, "early_stopping_patience": 3}
+    wrong |= {"lr_scheduler": "constant_with_warmup", "warmup_fraction": 0}
     assert set(told(**wrong, max_steps=5, typo=1)) == {
         "learning_rate",
         "base_model",
         "eval_steps",
         "typo",
-        "distribution",
+        "warmup_fraction",
     }
 
 
