@@ -160,6 +160,20 @@ class ResumableTrainer(SFTTrainer):  # type: ignore[misc]
         self.state.compute_steps(self.args, max_steps)
         return place
 
+    def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        types = self._trained_types()
+        super()._load_from_checkpoint(*args, **kwargs)
+        self._keep_types(types)
+
+    def _trained_types(self) -> dict[str, torch.dtype]:
+        return {name: weight.dtype for name, weight in self.model.named_parameters() if weight.requires_grad}
+
+    def _keep_types(self, types: dict[str, torch.dtype]) -> None:
+        """TRL trains adapters over 4-bit weights in bf16; PEFT loads them in fp32, which would train differently."""
+        for name, weight in self.model.named_parameters():
+            if name in types and weight.dtype != types[name]:
+                weight.data = weight.data.to(types[name])
+
     def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> Any:
         """As ``SFTTrainer.train``, but exact where it resumes."""
         self._resumed_from = Path(resume_from_checkpoint) if resume_from_checkpoint else None
@@ -258,7 +272,9 @@ class ResumableTrainer(SFTTrainer):  # type: ignore[misc]
             return None
         if best != self.state.global_step:
             self.state.best_model_checkpoint = str(folder)
+            types = self._trained_types()
             self._load_best_model()
+            self._keep_types(types)
         return best
 
 
