@@ -260,8 +260,8 @@ class ContainerJobOperator(ResumableJobMixin, DockerOperator):  # type: ignore[m
         store = context.get("task_state_store")
         if store is not None:
             busy: dict[str, JsonValue] = {str(device): holder for device, holder in waiting.busy.items()}
-            place = {"place": waiting.place, "waiters": waiting.waiters, "wish": str(waiting.wish), "busy": busy}
-            store.set(QUEUE_KEY, place)
+            place: dict[str, JsonValue] = {"place": waiting.place, "waiters": waiting.waiters}
+            store.set(QUEUE_KEY, {**place, "wish": str(waiting.wish), "busy": busy})
         self._note(context, f"waits for GPUs. {waiting}")
 
     def _tell_devices(self, wish: Wish, devices: tuple[int, ...], context: Context) -> None:
