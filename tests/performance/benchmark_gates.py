@@ -5,7 +5,8 @@
     make bench-gates BENCH=pipeline     one part
 
 Each part is measured in a process of its own, so that none sees another's memory or compiled kernels. A part's
-``measure`` takes its size as its first argument. Where a library to compare with is not installed the table says so.
+``measure`` takes its sizes as arguments, numbers or lists of them. Where a library to compare with is not installed the
+table says so.
 """
 
 from __future__ import annotations
@@ -34,9 +35,13 @@ TARGET = Path("build/bench/gates.json")
 def measure(part: str, scale: float) -> list[Row]:
     """Measure one part, at a share of its usual size."""
     function = importlib.import_module(f"tests.performance.{part}").measure
-    size = next(iter(inspect.signature(function).parameters.values()), None)
-    rows = function() if size is None or scale == 1 else function(max(1, round(size.default * scale)))
-    return [*rows, *_absent(part)]
+    usual = {name: one.default for name, one in inspect.signature(function).parameters.items()}
+    sizes = {name: _scaled(size, scale) for name, size in usual.items()} if scale != 1 else {}
+    return [*function(**sizes), *_absent(part)]
+
+
+def _scaled(size: int | Sequence[int], scale: float) -> int | list[int]:
+    return max(1, round(size * scale)) if isinstance(size, int) else [max(1, round(one * scale)) for one in size]
 
 
 def _absent(part: str) -> list[Row]:

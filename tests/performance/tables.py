@@ -40,7 +40,8 @@ def table(title: str, rows: Sequence[Row]) -> Table:
     for name in ("ratio", "must", "ok"):
         shown.add_column(name, justify="right")
     for one in rows:
-        judged = "" if one["must"] is None and one["ok"] else "[green]yes[/]" if one["ok"] else "[red]NO[/]"
+        open_row = one["must"] is None and one["ok"] in {None, True}
+        judged = "" if open_row else "[green]yes[/]" if one["ok"] else "[red]NO[/]"
         cells = [_cell(one[name]) for name in ("metric", "value", "unit", "peer", "ratio", "must")]
         shown.add_row(*cells, judged)
     return shown
@@ -77,4 +78,4 @@ def publish(title: str, rows: Sequence[Row], measured_on: dict[str, Any], target
     target.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps({**measured_on, "metrics": list(rows)}, ensure_ascii=False, indent=2)
     target.write_text(text + "\n", encoding="utf-8")
-    return 0 if all(one["ok"] for one in rows) else 1
+    return 0 if all(one["ok"] in {None, True} for one in rows) else 1
