@@ -99,7 +99,8 @@ class Measurement(TrainerCallback):
 
 def _bytes_on_cpu(model: torch.nn.Module) -> int:
     """Bytes of a model's weights in this machine's memory, shared ones once."""
-    storages = {weight.untyped_storage().data_ptr(): weight.untyped_storage() for weight in model.parameters()}
+    parts = (getattr(weight, "_local_tensor", weight) for weight in model.parameters())  # of weights that are shared
+    storages = {part.untyped_storage().data_ptr(): part.untyped_storage() for part in parts}
     return sum(storage.nbytes() for storage in storages.values() if storage.device.type == "cpu")
 
 

@@ -82,9 +82,12 @@ def test_a_text_alone_among_plain_ones(content: str) -> None:
 
 def test_plain_rows_take_the_quick_way(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr(
-        plain_lines, "rows_of", lambda lines, first: seen.append(first) or iter([(first, Unreadable("x"))])
-    )
+
+    def noted(lines: Any, first: int) -> Any:
+        seen.append(first)
+        return iter([(first, Unreadable("x"))])
+
+    monkeypatch.setattr(plain_lines, "rows_of", noted)
     turns = [{"role": "user", "content": "가"}, {"role": "assistant", "content": "네"}]
     lines = [_dumped({"messages": turns, "metadata": {"category": "a"}}, escaped=False)] * 5
     lines[3] = lines[3][:-2]
