@@ -225,6 +225,41 @@ def conclude(session: Session, experiment_id: int, decision: Decision, by: str) 
     return Conclusion(Action(stands) if stands else None, changed=False)
 
 
+def stop(session: Session, experiment_id: int, reason: str, by: str) -> bool:
+    """End a running experiment without a decision, by compare-and-set.
+
+    Args:
+        session: Of the caller's transaction.
+        experiment_id: In ``ab_experiments``.
+        reason: In words.
+        by: Who stopped it.
+
+    Returns:
+        False if it had ended before.
+    """
+    reasons = [{"en": f"Stopped by {by}: {reason}", "ko": f"{by} 중단: {reason}"}]
+    stopped = session.scalar(
+        update(Experiment)
+        .where(Experiment.id == experiment_id, Experiment.status == "running")
+        .values(status="stopped", decision_reasons=reasons, end_date=func.now())
+        .returning(Experiment.id)
+    )
+    return stopped is not None
+
+
+def find(session: Session, name: str) -> Experiment:
+    """The experiment of that name.
+
+    Raises:
+        BadInputError: There is none.
+    """
+    experiment = session.scalar(select(Experiment).where(Experiment.experiment_name == name))
+    if experiment is None:
+        problem = Problem("name", repr(name), "a name from tollgate experiment status")
+        raise BadInputError("There is no such experiment.", [problem])
+    return experiment
+
+
 class Standing(BaseModel):
     """An experiment in a list.
 

@@ -136,8 +136,8 @@ def _harmed(harmed: Sequence[GuardrailResult]) -> Decision:
         action=Action.ROLL_BACK,
         final=True,
         reasons=[
-            f"Guardrail {one.metric}: the challenger is worse by {one.harm:.4g} (A {one.a:.4g}, B {one.b:.4g}) and, with "
-            f"{1 - one.alpha:.2%} confidence at all looks together, by at least {one.low:.4g}; tolerated is "
+            f"Guardrail {one.metric}: the challenger is worse by {one.harm:.4g} (A {one.a:.4g}, B {one.b:.4g}) and, "
+            f"with {1 - one.alpha:.2%} confidence at all looks together, by at least {one.low:.4g}; tolerated is "
             f"{one.limit:.4g}."
             for one in harmed
         ],
@@ -157,8 +157,8 @@ def _response_warning(plan: ExperimentPlan, analysis: Analysis) -> list[tuple[st
     figures = f"{shares}, p = {response.p_value:.1e}"
     return [
         (
-            f"The arms' users give ratings at different rates ({figures}): those who don't may be the unhappy ones of one "
-            "arm, so that the means don't compare like with like.",
+            f"The arms' users give ratings at different rates ({figures}): those who don't may be the unhappy ones of "
+            "one arm, so that the means don't compare like with like.",
             f"두 실험군의 사용자가 평점을 남기는 비율이 다릅니다({figures}). 한쪽 실험군에서 불만족한 사용자가 평점을 "
             "남기지 않았을 수 있으니 평균을 그대로 비교하기 어렵습니다.",
         )
@@ -233,17 +233,34 @@ def _by_difference(plan: ExperimentPlan, comparison: Comparison, look: int, earl
         return Decision(
             action=Action.PROMOTE,
             final=True,
-            reasons=[f"The challenger is rated significantly better: {figures}."],
-            reasons_ko=[f"후보 모델의 평점이 유의하게 더 높습니다: {figures_ko}."],
+            reasons=[f"The challenger is {_judged(plan)} significantly better: {figures}."],
+            reasons_ko=[
+                f"후보 모델의 {_named(plan)} 유의하게 더 {'좋습니다' if _own(plan) else '높습니다'}: {figures_ko}."
+            ],
             **taken,
         )
     return Decision(
         action=Action.ROLL_BACK,
         final=True,
-        reasons=[f"The challenger is rated significantly worse: {figures}."],
-        reasons_ko=[f"후보 모델의 평점이 유의하게 더 낮습니다: {figures_ko}."],
+        reasons=[f"The challenger is {_judged(plan)} significantly worse: {figures}."],
+        reasons_ko=[
+            f"후보 모델의 {_named(plan)} 유의하게 더 {'나쁩니다' if _own(plan) else '낮습니다'}: {figures_ko}."
+        ],
         **taken,
     )
+
+
+def _own(plan: ExperimentPlan) -> bool:
+    """Whether the metric is another than the rating, of which lower may be better."""
+    return plan.metric != "user_rating"
+
+
+def _judged(plan: ExperimentPlan) -> str:
+    return f"by {plan.metric}" if _own(plan) else "rated"
+
+
+def _named(plan: ExperimentPlan) -> str:
+    return f"{plan.metric} 지표가" if _own(plan) else "평점이"
 
 
 def _undecided(plan: ExperimentPlan, look: int, figures: str, figures_ko: str) -> Decision:

@@ -78,7 +78,7 @@ def watch(
 
 
 def contrast_factor(guardrail: Guardrail) -> float:
-    """What A's mean is multiplied with before it is compared: 1, or 1 with the relative margin added to the bad side."""
+    """What A's mean is multiplied with before it is compared: 1, or more (less) by a relative margin."""
     return 1 - guardrail.sign * guardrail.margin if guardrail.relative else 1.0
 
 
@@ -98,11 +98,14 @@ def _mean(plan: ExperimentPlan, guardrail: Guardrail, arms: Mapping[str, Floats]
     return _result(plan, guardrail, means, users, alpha, low + (limit if guardrail.relative else 0.0), limit)
 
 
-def _quantile(plan: ExperimentPlan, guardrail: Guardrail, arms: Mapping[str, Requests], alpha: float) -> GuardrailResult:
+def _quantile(
+    plan: ExperimentPlan, guardrail: Guardrail, arms: Mapping[str, Requests], alpha: float
+) -> GuardrailResult:
     """Quantiles over requests of clustered users: each arm's bound at half of alpha.
 
     The share of requests at or below the present quantile is a ratio of two means per user; its standard error follows
-    from the delta method (Deng, Knoblich & Lu 2018, KDD), and the quantile's bound is the quantile at the share's bound.
+    from the delta method (Deng, Knoblich & Lu 2018, KDD), and the quantile's bound is the quantile at the share's
+    bound.
     """
     named = quantile_of(guardrail.metric)
     assert named is not None

@@ -43,7 +43,9 @@ def check_columns(plan: ExperimentPlan) -> None:
     for where, metric in named.items():
         quantile = quantile_of(metric)
         if metric not in known and (quantile is None or quantile[0] not in _COLUMNS or where == "metric"):
-            problems.append(Problem(where, metric, f"one of {', '.join(known)}, or response_time_p95_ms as a guardrail"))
+            problems.append(
+                Problem(where, metric, f"one of {', '.join(known)}, or response_time_p95_ms as a guardrail")
+            )
     if problems:
         raise BadInputError("The request log has no such metric.", problems)
 
@@ -63,7 +65,10 @@ def load_observations(session: Session, experiment_id: int, minimum_ratings: int
     own = _own_model(experiment)
     assigned = _assigned(experiment_id)
     crossed = (
-        select(assigned.c.user_hash).group_by(assigned.c.user_hash).having(func.count(assigned.c.variant) > 1).subquery()
+        select(assigned.c.user_hash)
+        .group_by(assigned.c.user_hash)
+        .having(func.count(assigned.c.variant) > 1)
+        .subquery()
     )
     names = (plan.metric, *(one.metric for one in plan.guardrails if not quantile_of(one.metric)))
     users = session.execute(_by_user(experiment_id, own, crossed, names)).tuples().all()
@@ -126,9 +131,7 @@ def _value(metric: str, own: ColumnElement[bool]) -> ColumnElement[Any]:
     return case((and_(answered, ~left), cast(_COLUMNS[metric], Float)), else_=null())
 
 
-def _by_user(
-    experiment_id: int, own_model: ColumnElement[Any], crossed: Subquery, names: Sequence[str]
-) -> Select[Any]:
+def _by_user(experiment_id: int, own_model: ColumnElement[Any], crossed: Subquery, names: Sequence[str]) -> Select[Any]:
     """A row a user: arm, pseudonym, own answers, values of the metric, its mean, then the guardrails' means."""
     own = RequestLog.model_id.is_not_distinct_from(own_model)
     values = [_value(name, own) for name in names]
@@ -183,7 +186,10 @@ def _arms(
 
 def _guardrail_means(names: Sequence[str], users: Sequence[Sequence[Any]]) -> dict[str, dict[str, Floats]]:
     return {
-        name: {arm: _floats([row[5 + place] for row in users if row[0] == arm and row[5 + place] is not None]) for arm in ARMS}
+        name: {
+            arm: _floats([row[5 + place] for row in users if row[0] == arm and row[5 + place] is not None])
+            for arm in ARMS
+        }
         for place, name in enumerate(names)
     }
 

@@ -89,7 +89,9 @@ class Guardrail(BaseModel):
         pattern=NAME,
         description="user_rating, success, error_share, empty_share, response_time_p95_ms, or a column of its own.",
     )
-    margin: float = Field(ge=0, description="Harm that is tolerated, in the metric's units, or as a share of A's value.")
+    margin: float = Field(
+        ge=0, description="Harm that is tolerated, in the metric's units, or as a share of A's value."
+    )
     relative: bool = Field(False, description="The margin is a share of A's value: 0.2 is 20 %.")
     better: Literal["higher", "lower"] | None = Field(None, description="Known for Tollgate's own metrics.")
 

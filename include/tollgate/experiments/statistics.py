@@ -237,9 +237,7 @@ def _sample(values: Floats) -> Sample:
     return Sample(users=values.size, mean=float(values.mean()), deviation=float(values.std(ddof=1)))
 
 
-def _welch(
-    left: Floats, right: Floats, difference: float, alpha: float
-) -> tuple[float, float, float | None, float]:
+def _welch(left: Floats, right: Floats, difference: float, alpha: float) -> tuple[float, float, float | None, float]:
     """Interval of the difference, t and p. Where neither arm varies: t's limits, p being 1 or, with a difference, 0."""
     if np.ptp(left) == 0 and np.ptp(right) == 0:
         return difference, difference, None, 0.0 if difference else 1.0
