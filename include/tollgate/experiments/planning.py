@@ -139,9 +139,9 @@ def _pace(plan: ExperimentPlan, figures: Forecast, traffic: Traffic) -> str:
     reached = max(2, math.floor(traffic.users_per_day * plan.maximum_days * min(plan.split.values())))
     found = detectable_effect(reached, plan.standard_deviation, plan.alpha, plan.power)
     return (
-        f"At {traffic.users_per_day:.1f} new users a day{measured} that would be {figures.days} days, and the plan ends "
-        f"after {plan.maximum_days} with the champion staying. In that time about {reached} users in each arm would "
-        f"find a difference of {found:.3f}."
+        f"At {traffic.users_per_day:.1f} new users a day{measured} that would be {figures.days} days, and the plan "
+        f"ends after {plan.maximum_days} with the champion staying. In that time about {reached} users in each arm "
+        f"would find a difference of {found:.3f}."
     )
 
 

@@ -6,7 +6,7 @@ of the planned information. They are found by the recursive integration of Armit
 132:235); see Jennison & Turnbull (2000), *Group Sequential Methods*, chapters 7 and 19.
 
 Confidence sequences are the asymptotic ones of Waudby-Smith, Arbour, Sinha, Kennedy & Ramdas (2024, Annals of
-Statistics 52:2613): they cover the true value at all sample sizes at once, so that looking as often as one likes is free.
+Statistics 52:2613): they cover the true value at all sample sizes at once, so that any number of looks is free.
 """
 
 from __future__ import annotations

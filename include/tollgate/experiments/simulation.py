@@ -1,7 +1,7 @@
 """How often a plan decides rightly: whole experiments simulated hour by hour, by the rules of :mod:`.decision`.
 
-The rules are the same; here they are computed for many experiments at once. ``tests/unit/experiments/test_simulation.py``
-holds both to the same decisions. Guardrails over quantiles are left out: they follow from single requests.
+The rules are the same; here they are computed for many experiments at once, and a test holds both to the same
+decisions. Guardrails over quantiles are left out: they follow from single requests.
 """
 
 from __future__ import annotations
@@ -297,7 +297,7 @@ def _welch(a: _Sums, b: _Sums, where: Flags) -> tuple[Floats, Floats]:
 
 
 def _peek(plan: ExperimentPlan, world: World) -> Floats:
-    """What others do: better at any hour, different at any hour, and better at the planned size, by t-tests at alpha."""
+    """By t-tests at alpha: better at any hour, different at any hour, and better at the planned size."""
     a, b = world.sums["user_rating"]["a"], world.sums["user_rating"]["b"]
     fewer = np.minimum(a.users, b.users)
     p_value, difference = _welch(a, b, fewer >= PEEKING_MINIMUM_USERS)
