@@ -118,8 +118,8 @@ def _show_plan(plan: ExperimentPlan, figures: Forecast, as_json: bool) -> None:
     for heading in ("Look", "Users in each arm", "Boundary |z|", "p below"):
         table.add_column(heading, justify="right")
     for one in shown_boundaries(figures):
-        z = "–" if one["z"] is None else f"{one['z']:.3f}"
-        table.add_row(f"{one['look']}", f"{one['users_per_arm']:,}", z, f"{one['p']:.3g}")
+        boundary = "–" if one.z is None else f"{one.z:.3f}"
+        table.add_row(f"{one.look}", f"{one.users_per_arm:,}", boundary, f"{one.p:.3g}")
     console.print(table)
     found = Table(title="What one look finds", title_justify="left", show_header=False)
     for size, smallest in figures.detectable_effect.items():

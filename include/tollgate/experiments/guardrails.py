@@ -179,7 +179,7 @@ def _result(
         metric=guardrail.metric,
         a=a,
         b=b,
-        harm=guardrail.sign * (a - b),
+        harm=guardrail.sign * (a - b) + 0.0,  # no minus before a zero
         low=low if math.isfinite(low) else None,
         limit=limit,
         alpha=alpha,

@@ -16,6 +16,7 @@ from tollgate.experiments.guardrails import Requests
 from tollgate.experiments.looks import ARMS, Observations, examine
 from tollgate.experiments.plan import ExperimentPlan, quantile_of
 
+_TEXTS = ("category", "query", "response")
 _SHOWN_PROBLEMS = 10
 _SECONDS_A_DAY = 86_400
 _DAY = 24.0
@@ -26,7 +27,8 @@ class Measurements:
     """Rows of a file, checked, in the order of time.
 
     Args:
-        rows: Columns ``user``, ``variant``, ``time``, the plan's metrics, and ``history`` and ``category`` if given.
+        rows: Columns ``user``, ``variant``, ``time``, the plan's metrics, and, if given, ``history``, ``category``,
+            ``query`` and ``response``.
     """
 
     rows: pd.DataFrame
@@ -105,8 +107,9 @@ def _converted(path: Path, table: pd.DataFrame, numbers: list[str]) -> pd.DataFr
     ]
     if problems:
         raise BadInputError("The file has rows that cannot be used.", problems[:_SHOWN_PROBLEMS])
-    if "category" in table:
-        rows["category"] = table["category"].str.strip()
+    for name in _TEXTS:
+        if name in table:
+            rows[name] = table[name].str.strip()
     return rows.sort_values("time", kind="stable", ignore_index=True)
 
 
@@ -206,4 +209,4 @@ def look_at(
     """One look at rows."""
     days = (now - start).total_seconds() / _SECONDS_A_DAY
     analysis = examine(plan, observe(rows, plan), 0, days, earlier)
-    return Look(now.to_pydatetime(), analysis, decide(plan, analysis))
+    return Look(now.floor("us").to_pydatetime(), analysis, decide(plan, analysis))

@@ -169,7 +169,7 @@ def _arms(
     )
     requests = {variant: (count, time) for variant, count, time in session.execute(answers).tuples()}
     sizes = select(assigned.c.variant, func.count()).group_by(assigned.c.variant)
-    assigned_users = dict(session.execute(sizes).tuples().all())
+    assigned_users: dict[str, int] = dict(session.execute(sizes).tuples().all())
     return {
         arm: Arm(
             assigned=assigned_users.get(arm, 0),
@@ -235,7 +235,7 @@ def _history(
         .where(RequestLog.user_hash.is_not(None), value.is_not(None))
         .group_by(RequestLog.user_hash)
     )
-    before = dict(session.execute(query).tuples().all())
+    before: dict[str, float] = dict(session.execute(query).tuples().all())
     return {arm: _floats([before.get(row[1], np.nan) for row in rows]) for arm, rows in rated.items()}
 
 

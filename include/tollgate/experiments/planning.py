@@ -34,6 +34,18 @@ class Traffic(BaseModel):
     days: int | None = None
 
 
+class Boundary(BaseModel):
+    """A planned look: its number from 1, users per arm, the normal deviate to exceed, and the p value that this is.
+
+    ``z`` is none where the look can't decide yet.
+    """
+
+    look: int
+    users_per_arm: int
+    z: float | None
+    p: float
+
+
 class Forecast(BaseModel):
     """What a plan takes.
 
@@ -43,7 +55,7 @@ class Forecast(BaseModel):
         days: Until the last look; none without traffic.
         enough_time: Whether that is within the plan's days; none without traffic.
         inflation: By how much several looks enlarge the sample against one.
-        boundaries: Per look: users per arm, the boundary (none where the look can't decide yet), its two-sided p value.
+        boundaries: One per look.
         detectable_effect: By users per arm, what one look finds with the plan's power.
     """
 
@@ -53,7 +65,7 @@ class Forecast(BaseModel):
     enough_time: bool | None
     traffic: Traffic | None
     inflation: float
-    boundaries: list[dict[str, float | None]]
+    boundaries: list[Boundary]
     detectable_effect: dict[str, float]
 
 
@@ -95,23 +107,22 @@ def forecast(plan: ExperimentPlan, traffic: Traffic | None = None) -> Forecast:
     )
 
 
-def _boundaries(plan: ExperimentPlan) -> list[dict[str, float | None]]:
+def _boundaries(plan: ExperimentPlan) -> list[Boundary]:
     found = []
     for look in range(1, plan.looks + 1):
         earlier = range(1, look)
         boundary = plan.boundary(look, earlier)
         users = math.ceil(plan.users_per_arm * look / plan.looks)
         finite = boundary if math.isfinite(boundary) else None
-        found.append({"look": look, "users_per_arm": users, "z": finite, "p": plan.level(look, earlier)})
+        found.append(Boundary(look=look, users_per_arm=users, z=finite, p=plan.level(look, earlier)))
     return found
 
 
-def shown_boundaries(figures: Forecast) -> list[dict[str, float | None]]:
+def shown_boundaries(figures: Forecast) -> list[Boundary]:
     """The looks that a table shows: all, or some evenly spaced and the last."""
-    every = math.ceil(len(figures.boundaries) / _MOST_LOOKS_SHOWN)
-    return [
-        one for one in figures.boundaries if one["look"] == len(figures.boundaries) or (one["look"] or 0) % every == 0
-    ]
+    last = len(figures.boundaries)
+    every = math.ceil(last / _MOST_LOOKS_SHOWN)
+    return [one for one in figures.boundaries if one.look in {1, last} or one.look % every == 0]
 
 
 def in_words(plan: ExperimentPlan, figures: Forecast) -> list[str]:

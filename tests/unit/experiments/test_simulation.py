@@ -47,7 +47,7 @@ def test_harm_is_rolled_back_before_the_end_and_never_promoted() -> None:
 
 def test_the_planned_effect_is_found_as_often_as_planned() -> None:
     assert run(PLAN.minimum_effect, 1000)["promoted"] >= 0.8 - 0.026  # two standard errors
-    
+
 
 def as_users(sums: object, hour: int, row: int, values: np.ndarray) -> np.ndarray:
     """Values with the same number, sum and sum of squares as the simulated ones: all that the rules look at."""
@@ -75,9 +75,7 @@ def test_the_simulated_rules_are_those_of_decide(effect: float, extra_errors: fl
             arms = {arm: as_users(world.sums["user_rating"][arm], hour, row, RATINGS) for arm in ("a", "b")}
             errors = {arm: as_users(world.sums["error_share"][arm], hour, row, RATINGS) for arm in ("a", "b")}
             counts = {arm: Arm(assigned=one.size, users=one.size) for arm, one in arms.items()}
-            seen = Observations(
-                means=arms, arms=counts, guardrail_means={"user_rating": arms, "error_share": errors}
-            )
+            seen = Observations(means=arms, arms=counts, guardrail_means={"user_rating": arms, "error_share": errors})
             decision = decide(plan, examine(plan, seen, 1, (hour + 1) / 24 - 1e-6, earlier))
             if decision.final:
                 found = (CODES[decision.action], hour)
