@@ -182,7 +182,9 @@ def _answers_of_log(session: Session, experiment: Experiment) -> list[Answers]:
         .order_by(a.query, a.id, b.id)
         .limit(1000)
     )
-    return _chosen([tuple(row) for row in session.execute(query)])
+    return _chosen(
+        [(one, a_text, b_text, first, second) for one, a_text, b_text, first, second in session.execute(query)]
+    )
 
 
 def _chosen(pairs: Sequence[tuple[str, str, str, float | None, float | None]]) -> list[Answers]:

@@ -36,9 +36,9 @@ TEXTS = {
         "effect_note": (
             "선은 B − A, 띠는 모든 시점에서 함께 성립하는 신뢰 수열입니다. 띠가 0을 벗어나야 차이가 "
             "확인된 것입니다. 가로축은 시작 후 일수이며, 초반의 넓은 띠는 잘려 있습니다.",
-            "The line is B − A; the band is its confidence sequence, which holds at all times together. A difference is "
-            "shown where the band leaves zero. Days since the start run from left to right; early, very wide bands are "
-            "cut off.",
+            "The line is B − A; the band is its confidence sequence, which holds at all times together. A difference "
+            "is shown where the band leaves zero. Days since the start run from left to right; early, very wide bands "
+            "are cut off.",
         ),
         "sequence": ("신뢰 수열", "Confidence sequence"),
         "tests": ("마지막 확인의 검정", "Tests at the last look"),

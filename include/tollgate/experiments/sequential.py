@@ -186,8 +186,8 @@ def _checked(fractions: Sequence[float]) -> tuple[float, ...]:
 def tuning(users: float, alpha: float, *, one_sided: bool = False) -> float:
     """The parameter rho with which a confidence sequence is narrowest after ``users`` observations.
 
-    ``sqrt((-2 log a + log(1 - 2 log a)) / users)`` (Waudby-Smith et al. 2024, appendix B.2); a one-sided sequence takes
-    ``a = 2 alpha``.
+    ``sqrt((-2 log a + log(1 - 2 log a)) / users)`` with ``a = alpha`` (Waudby-Smith et al. 2024; equation 161 of
+    arXiv:2103.06476v7); a one-sided sequence takes ``a = 2 alpha``.
 
     Args:
         users: Observations in both arms together.
@@ -203,8 +203,8 @@ def half_width(
 ) -> Floats:
     """Half the width of an asymptotic confidence sequence of a difference of means.
 
-    With ``n`` observations in both arms and ``s^2 = n standard_error^2``, two-sided (Waudby-Smith et al. 2024, theorem
-    2.2): ``s sqrt(2 (n rho^2 + 1) / (n rho)^2 log(sqrt(n rho^2 + 1) / alpha))``; one-sided (their proposition B.1) with
+    With ``n`` observations in both arms and ``s^2 = n standard_error^2``, two-sided (Waudby-Smith et al. 2024; equation
+    9 of arXiv:2103.06476v7): ``s sqrt(2 (n rho^2 + 1) / (n rho)^2 log(sqrt(n rho^2 + 1) / alpha))``; one-sided with
     ``log(1 + sqrt(n rho^2 + 1) / (2 alpha))``. Arrays are taken element by element.
 
     Args:

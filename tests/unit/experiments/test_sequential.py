@@ -101,7 +101,6 @@ def test_boundaries_do_not_depend_on_looks_still_to_come(looks: list[int]) -> No
 
 
 def test_many_looks_need_few_more_users() -> None:
-    # Jennison & Turnbull (2000), table 7.6 and 2.4: O'Brien-Fleming-like tests need 1 to 6 % more, at most.
     assert inflation(1) == pytest.approx(1.0, abs=1e-6)
     assert 1.02 < inflation(5) < 1.03
     assert inflation(5) < inflation(30) < 1.06

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -49,7 +51,7 @@ def test_the_planned_effect_is_found_as_often_as_planned() -> None:
     assert run(PLAN.minimum_effect, 1000)["promoted"] >= 0.8 - 0.026  # two standard errors
 
 
-def as_users(sums: object, hour: int, row: int, values: np.ndarray) -> np.ndarray:
+def as_users(sums: Any, hour: int, row: int, values: np.ndarray) -> np.ndarray:
     """Values with the same number, sum and sum of squares as the simulated ones: all that the rules look at."""
     users = round(float(sums.users[row, hour]))
     if users == 0:
