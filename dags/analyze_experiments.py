@@ -2,8 +2,9 @@
 
 First every vLLM replica is brought to the wanted state: one that restarted empty gets its adapters back.
 
-Significance is asked at the plan's looks, which share alpha; a plan with one look asks once, when both arms have the planned
-number of users. Guardrails may roll a challenger back at every run. Rules: docs/experiments.md; reports: Browse, Experiments.
+Significance is asked at the plan's looks, which share alpha; a plan with one look asks once, when both arms have the
+planned number of users. Guardrails may roll a challenger back at every run. The rules stand in docs/experiments.md, the
+reports under Browse, Experiments.
 """
 
 from __future__ import annotations

@@ -202,14 +202,21 @@ class ExperimentPlan(BaseModel):
         reached = self.looks if users >= self.users_per_arm else users * self.looks // self.users_per_arm
         return reached if reached > max(earlier, default=0) else None
 
+    def boundaries(self, taken: Collection[int]) -> tuple[float, ...]:
+        """The normal deviates that the test statistic must exceed at these looks, if no others are taken."""
+        return boundaries([look / self.looks for look in sorted(taken)], self.alpha)
+
     def boundary(self, look: int, earlier: Collection[int] = ()) -> float:
         """The normal deviate that the test statistic must exceed at a look, after those taken before."""
-        taken = sorted({*earlier, look})
-        return boundaries([one / self.looks for one in taken], self.alpha)[-1]
+        return self.boundaries({*earlier, look})[-1]
+
+    def level_of(self, boundary: float) -> float:
+        """The two-sided p value below which a look with that boundary decides."""
+        return self.alpha if self.looks == 1 else float(2 * norm.sf(boundary))
 
     def level(self, look: int, earlier: Collection[int] = ()) -> float:
-        """The two-sided p value below which a look decides."""
-        return self.alpha if self.looks == 1 else float(2 * norm.sf(self.boundary(look, earlier)))
+        """The two-sided p value below which a look decides, after those taken before."""
+        return self.level_of(self.boundary(look, earlier))
 
     def users_expected(self) -> int:
         """Users of both arms together when the last look is reached: what confidence sequences are tuned for."""

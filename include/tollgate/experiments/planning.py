@@ -109,12 +109,10 @@ def forecast(plan: ExperimentPlan, traffic: Traffic | None = None) -> Forecast:
 
 def _boundaries(plan: ExperimentPlan) -> list[Boundary]:
     found = []
-    for look in range(1, plan.looks + 1):
-        earlier = range(1, look)
-        boundary = plan.boundary(look, earlier)
+    for look, boundary in enumerate(plan.boundaries(range(1, plan.looks + 1)), start=1):
         users = math.ceil(plan.users_per_arm * look / plan.looks)
         finite = boundary if math.isfinite(boundary) else None
-        found.append(Boundary(look=look, users_per_arm=users, z=finite, p=plan.level(look, earlier)))
+        found.append(Boundary(look=look, users_per_arm=users, z=finite, p=plan.level_of(boundary)))
     return found
 
 

@@ -267,8 +267,8 @@ def _levels(plan: ExperimentPlan, looks: NDArray[np.int64]) -> Floats:
     table = np.zeros((len(patterns), plan.looks + 1))
     for number, pattern in enumerate(patterns):
         done = (np.flatnonzero(pattern) + 1).tolist()
-        for place, look in enumerate(done):
-            table[number, look] = plan.level(look, done[:place])
+        if done:
+            table[number, done] = [plan.level_of(limit) for limit in plan.boundaries(done)]
     return np.asarray(np.take_along_axis(table[places.ravel()], looks, axis=1))
 
 
