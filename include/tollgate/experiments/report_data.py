@@ -182,9 +182,8 @@ def _answers_of_log(session: Session, experiment: Experiment) -> list[Answers]:
         .order_by(a.query, a.id, b.id)
         .limit(1000)
     )
-    return _chosen(
-        [(one, a_text, b_text, first, second) for one, a_text, b_text, first, second in session.execute(query)]
-    )
+    rows = session.execute(query).tuples()
+    return _chosen([(str(asked), str(one), str(other), rated, against) for asked, one, other, rated, against in rows])
 
 
 def _chosen(pairs: Sequence[tuple[str, str, str, float | None, float | None]]) -> list[Answers]:
