@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from tollgate.errors import BadInputError
+from tollgate.settings import PROJECT
 from tollgate.training.spec import TrainingSpec, parse_spec
 from trainer import distribution
 
@@ -60,7 +62,10 @@ def spec(**changes: Any) -> TrainingSpec:
 
 
 def run(ml_python: Path, program: str, *words: str) -> dict[str, Any]:
-    answer = subprocess.run([ml_python, "-c", program, *words], capture_output=True, text=True, timeout=300)
+    paths = os.pathsep.join(str(PROJECT / room) for room in ("include", "containers"))
+    environment = {**os.environ, "PYTHONPATH": paths}
+    command = [ml_python, "-c", program, *words]
+    answer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert answer.returncode == 0, answer.stderr
     result: dict[str, Any] = json.loads(answer.stdout.splitlines()[-1])
     return result
