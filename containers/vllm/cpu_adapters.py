@@ -2,7 +2,8 @@
 
 vLLM 0.32 computes LoRA on the CPU by copying the adapter's matrices once for every token, which takes three quarters of
 an engine step of a small model. It also reads "no adapter" (-1) as the last slot: where all slots are taken, a request
-to the base model that shares a batch with others is answered with somebody's adapter.
+to the base model that shares a batch with others is answered with somebody's adapter. And a request for the log
+probabilities of its prompt ends the engine, and with it the server.
 
 ``containers/vllm/serve.py`` names :class:`CpuAdapters` as vLLM's worker extension. vLLM imports it in the process that
 computes, before the model is built; importing this module puts the functions below in the place of vLLM's.
@@ -96,6 +97,29 @@ def apply_expand(
             columns[rows] = columns[rows] + product if add_inputs else product
 
 
+def add_lora_logits(
+    self: Any, y: torch.Tensor, x: torch.Tensor, lora_a_stacked: torch.Tensor, *arguments: Any, **keywords: Any
+) -> None:
+    """Add what adapters of the output layer do to the logits, as vLLM does, where its mapping belongs to these tokens.
+
+    Logits of a prompt are asked for with all its tokens, while vLLM's mapping has one entry for each request: it would
+    fail, and end the engine. Adapters that leave the output layer alone, as those of Tollgate's trainer, lose nothing.
+
+    Args:
+        self: vLLM's wrapper.
+        y: The logits, shape (tokens, vocabulary).
+        x: Input of the output layer, shape (tokens, inputs).
+        lora_a_stacked: Each slot's A.
+        *arguments: As vLLM gives them.
+        **keywords: As vLLM gives them.
+    """
+    if x.view(-1, x.shape[-1]).shape[0] != self.sampler_indices.shape[0]:
+        return
+    ADD_LORA_LOGITS(self, y, x, lora_a_stacked, *arguments, **keywords)
+
+
+ADD_LORA_LOGITS = PunicaWrapperCPU.add_lora_logits
+PunicaWrapperCPU.add_lora_logits = add_lora_logits
 PunicaWrapperCPU.update_metadata = update_metadata
 PunicaWrapperCPU._apply_shrink = apply_shrink
 PunicaWrapperCPU._apply_expand = apply_expand
