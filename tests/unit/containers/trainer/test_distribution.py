@@ -64,7 +64,7 @@ def spec(**changes: Any) -> TrainingSpec:
 def run(ml_python: Path, program: str, *words: str) -> dict[str, Any]:
     paths = os.pathsep.join(str(PROJECT / room) for room in ("include", "containers"))
     environment = {**os.environ, "PYTHONPATH": paths}
-    command = [ml_python, "-c", program, *words]
+    command = [str(ml_python), "-c", program, *words]
     answer = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert answer.returncode == 0, answer.stderr
     result: dict[str, Any] = json.loads(answer.stdout.splitlines()[-1])
