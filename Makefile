@@ -4,7 +4,7 @@ BIN := .venv/bin
 SOURCES := include plugins containers dags tests
 CHECKS := lint format types imports unit integration
 
-.PHONY: help setup demo test down bench-gates bench-evaluation $(CHECKS)
+.PHONY: help setup demo test down bench-gates bench-evaluation bench-training $(CHECKS)
 .DEFAULT_GOAL := help
 
 help:
@@ -15,6 +15,7 @@ help:
 	@echo "make down         stop the local stack"
 	@echo "make bench-evaluation  measure the evaluation's runner against a server that answers at once"
 	@echo "make bench-gates  measure the data gates (minutes; BENCH_SCALE=0.1: a tenth of it)"
+	@echo "make bench-training  measure training on the CPU and, where there is one, on the GPU (minutes)"
 
 setup:
 	@command -v $(PYTHON) >/dev/null || { \
@@ -69,3 +70,6 @@ bench-gates: setup
 
 bench-evaluation: setup
 	@PYTHONPATH=include:. $(BIN)/python -m tests.performance.benchmark_evaluation
+
+bench-training: setup
+	@PYTHONPATH=include:plugins:containers:. $(BIN)/python -m tests.performance.benchmark_training_speed

@@ -33,7 +33,7 @@ class _LateApp:
 
 
 class TollgateReports(AirflowPlugin):
-    """Pages of dataset versions, and the entry in Airflow's navigation."""
+    """Pages of dataset versions and experiments, and their entries in Airflow's navigation."""
 
     name = "tollgate_reports"
     fastapi_apps = [  # noqa: RUF012 – as the base class has it
@@ -46,5 +46,12 @@ class TollgateReports(AirflowPlugin):
             "url_route": "tollgate-datasets",
             "destination": "nav",
             "category": "browse",
-        }
+        },
+        {
+            "name": "Experiments",
+            "href": f"{PREFIX.lstrip('/')}/experiments",
+            "url_route": "tollgate-experiments",
+            "destination": "nav",
+            "category": "browse",
+        },
     ]

@@ -1,1 +1,1 @@
-"""Reports of dataset versions as pages of Airflow's web UI, for those who may see the DAG that made them."""
+"""Reports of dataset versions and experiments in Airflow's web UI, for those who may see the DAG that made them."""

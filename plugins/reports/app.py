@@ -1,4 +1,4 @@
-"""The pages: a list of all dataset versions, each version's report, and each evaluation's.
+"""The pages: lists of all dataset versions and of all experiments, the report of each, and each evaluation's.
 
 Airflow mounts this application but does not guard it; every page asks Airflow's auth manager who wants to see it.
 """
@@ -6,6 +6,8 @@ Airflow mounts this application but does not guard it; every page asks Airflow's
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from html import escape
 from http import HTTPStatus
@@ -16,18 +18,24 @@ from airflow.api_fastapi.core_api.security import requires_access_dag
 from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from sqlalchemy.orm import Session
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from reports.links import PREFIX, report_path
+from reports.links import PREFIX, experiment_path, report_path
 from tollgate.dataset import lifecycle
 from tollgate.dataset.report import REPORT_PAGE
 from tollgate.dataset.versions import list_names, list_versions, resolve
-from tollgate.errors import BadInputError
+from tollgate.errors import BadInputError, ServiceUnavailableError
 from tollgate.evaluation.report import REPORT_PAGE as EVALUATION_PAGE
+from tollgate.experiments import report as experiment_page
+from tollgate.experiments import report_data
+from tollgate.experiments.analysis import standings
 from tollgate.settings import settings
+from tollgate.store.session import transaction
 
 may_see_datasets = requires_access_dag("GET", param_dag_id="prepare_dataset")
 may_see_models = requires_access_dag("GET", param_dag_id="finetune")
+may_see_experiments = requires_access_dag("GET", param_dag_id="analyze_experiments")
 _JOB = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 # A report is one file that needs nothing else; whatever a row smuggled into it can load and send nothing.
@@ -46,6 +54,8 @@ def create_app() -> FastAPI:
         ("/datasets", index, may_see_datasets),
         ("/datasets/{name}/{version}", report, may_see_datasets),
         ("/evaluations/{job}", evaluation, may_see_models),
+        ("/experiments", experiment_index, may_see_experiments),
+        ("/experiments/{name}", experiment_report, may_see_experiments),
     )
     for path, page, permission in pages:
         app.add_api_route(path, page, response_class=HTMLResponse, dependencies=[Depends(permission)])
@@ -97,6 +107,43 @@ def evaluation(job: str) -> Response:
     if not _JOB.fullmatch(job) or not page.is_file():
         raise HTTPException(HTTPStatus.NOT_FOUND, f"There is no evaluation report of {job}.")
     return FileResponse(page, media_type="text/html; charset=utf-8", headers=_HEADERS)
+
+
+def experiment_index(request: Request) -> HTMLResponse:
+    """All experiments, the newest first, each with a link to its report."""
+    with _database() as session:
+        found = standings(session)
+    root = _root(request)
+    page = _pages().get_template("experiments.html.j2")
+    return HTMLResponse(
+        page.render(experiments=found, link=lambda name: root + experiment_path(name)), headers=_HEADERS
+    )
+
+
+def experiment_report(name: str) -> Response:
+    """One experiment's report, made from what is on record now.
+
+    Args:
+        name: The experiment's.
+
+    Raises:
+        HTTPException: 404 where there is none, 503 where PostgreSQL does not answer.
+    """
+    try:
+        with _database() as session:
+            data = report_data.of_experiment(session, name)
+    except BadInputError as error:
+        raise HTTPException(HTTPStatus.NOT_FOUND, str(error)) from error
+    return HTMLResponse(experiment_page.render(data), headers=_HEADERS)
+
+
+@contextmanager
+def _database() -> Iterator[Session]:
+    try:
+        with transaction() as session:
+            yield session
+    except ServiceUnavailableError as error:
+        raise HTTPException(HTTPStatus.SERVICE_UNAVAILABLE, "PostgreSQL does not answer.") from error
 
 
 @cache

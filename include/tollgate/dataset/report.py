@@ -41,20 +41,21 @@ def render(report: Values) -> str:
     Returns:
         An HTML document in UTF-8 with its style, charts and both languages inside.
     """
-    return environment().get_template("report.html.j2").render(page=_page(report), words=words)
+    return page_environment().get_template("report.html.j2").render(page=_page(report), words=words)
 
 
 @cache
-def environment(*rooms: str) -> Environment:
-    """Where report pages are made: the frame, pieces and style that they share, and each room's own templates.
+def page_environment(package: str = "tollgate.dataset") -> Environment:
+    """Templates of a package's pages; all pages share this room's skeleton, style sheet and macros.
 
     Args:
-        rooms: Packages with a folder ``templates`` of their own.
+        package: Where its folder ``templates`` lies.
     """
     from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, select_autoescape
 
+    packages = dict.fromkeys((package, "tollgate.dataset"))
     return Environment(
-        loader=ChoiceLoader([PackageLoader(room, "templates") for room in (*rooms, "tollgate.dataset")]),
+        loader=ChoiceLoader([PackageLoader(one, "templates") for one in packages]),
         autoescape=select_autoescape(["html", "j2"], default_for_string=True, default=False),
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tollgate.dataset import charts
-from tollgate.dataset.report import environment
+from tollgate.dataset.report import page_environment
 from tollgate.evaluation.report_texts import words
 from tollgate.evaluation.summary import NO_CATEGORY, EvaluationSummary, Share
 
@@ -36,7 +36,7 @@ def render(report: EvaluationReport) -> str:
     Returns:
         An HTML document in UTF-8 with its style, charts and both languages inside.
     """
-    template = environment("tollgate.evaluation").get_template("evaluation.html.j2")
+    template = page_environment("tollgate.evaluation").get_template("evaluation.html.j2")
     return template.render(page=_page(report), words=words)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import polars
 import pytest
+from tests.unit.containers.trainer.trainings import ForkServer
 
 from tollgate.settings import PROJECT
 
@@ -58,6 +60,13 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ]
         polars.DataFrame({"messages": messages}).write_parquet(folder / f"{part}.parquet")
     return folder
+
+
+@pytest.fixture(scope="session")
+def trainings(ml_python: Path) -> Iterator[ForkServer]:
+    server = ForkServer(ml_python)
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,13 @@ import pytest
 from fastapi.testclient import TestClient
 from tests.unit.dataset.example_version import write_version
 
-from reports.app import create_app, may_see_datasets, may_see_models
-from reports.links import evaluation_path, report_path
+from reports.app import create_app, may_see_datasets, may_see_experiments, may_see_models
+from reports.links import evaluation_path, experiment_path, report_path
+from tollgate.experiments.analysis import open_experiment
+from tollgate.experiments.plan import ExperimentPlan
 from tollgate.settings import settings
+from tollgate.store.session import transaction
+from tollgate.store.tables import RegisteredModel
 
 
 @pytest.fixture
@@ -30,8 +34,8 @@ def guest(home: Path) -> TestClient:
 @pytest.fixture
 def insider(home: Path) -> TestClient:
     app = create_app()
-    for permission in (may_see_datasets, may_see_models):
-        app.dependency_overrides[permission] = lambda: None  # what Airflow's auth manager says to a known user
+    for guard in (may_see_datasets, may_see_experiments, may_see_models):
+        app.dependency_overrides[guard] = lambda: None  # what Airflow's auth manager says to a known user
     return TestClient(app, root_path="/tollgate")
 
 
@@ -76,3 +80,21 @@ def test_an_evaluation_is_shown_by_its_job(home: Path, insider: TestClient) -> N
     assert shown.headers["content-security-policy"].startswith("default-src 'none'")
     for job in ("router-9", "..%2fjobs%2frouter-0123", ".."):
         assert insider.get(f"/evaluations/{job}").status_code == 404
+
+
+def test_every_experiment_is_listed_with_a_link_to_its_report(postgres_url: str, insider: TestClient) -> None:
+    assert "no experiment yet" in insider.get("/experiments").text
+    with transaction() as session:
+        for version in (1, 2):
+            session.add(RegisteredModel(model_name="router", version=version, base_model="base", model_path="/m"))
+        session.flush()
+        open_experiment(session, "router", 1, 2, ExperimentPlan(users_per_arm=20), "first one", "operator")
+    assert f'href="{experiment_path("first one")}"' in insider.get("/experiments").text
+    shown = insider.get("/experiments/first%20one")
+    assert (shown.status_code, "router@v2" in shown.text) == (200, True)
+    assert shown.headers["content-security-policy"].startswith("default-src 'none'")
+    assert insider.get("/experiments/none").status_code == 404
+
+
+def test_experiments_are_not_shown_to_strangers(postgres_url: str, guest: TestClient) -> None:
+    assert guest.get("/experiments", headers={"accept": "application/json"}).status_code == 401
