@@ -92,7 +92,7 @@ def test_the_good_are_released_and_the_bad_one_is_refused(stack, demo):
     assert 0.2 <= demo["base_accuracy"] <= 0.6
     assert first["accuracy"] > 0.90
     assert first["outcome"] == "in production"
-    assert (first["verdict"] == "inconclusive") == (first["approved_by"] is not None)
+    assert (first["verdict"] == "inconclusive") == (first["answered_by"] is not None)
     assert swapped["accuracy"] < 0.85
     assert (swapped["verdict"], swapped["outcome"]) == ("fail", "refused")
     assert full["accuracy"] >= 0.95

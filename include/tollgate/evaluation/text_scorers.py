@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from tollgate.evaluation.scorers import Score, normalised, scorer
 
 if TYPE_CHECKING:
-    from sacrebleu.metrics import CHRF
+    from sacrebleu.metrics.chrf import CHRF
 
 Unit = Literal["word", "character"]
 
@@ -56,7 +56,7 @@ def chrf(answer: str, expected: str, *, words: int = 0, minimum: float = 0.5) ->
 
 @cache
 def _chrf(words: int) -> CHRF:
-    from sacrebleu.metrics import CHRF
+    from sacrebleu.metrics.chrf import CHRF
 
     return CHRF(word_order=words)
 
