@@ -90,6 +90,20 @@ def test_gpus_are_checked_before_anything_starts_and_each_gets_a_process(monkeyp
 
 
 @pytest.mark.usefixtures("server")
+def test_a_run_without_gpus_is_held_to_the_hosts_memory_also_beside_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOLLGATE_GPU_IDS", "[0]")
+    monkeypatch.setenv("TOLLGATE_GPU_MEMORY_GB", "0.01")
+    settings.cache_clear()
+    with pytest.raises(BadInputError, match="TOLLGATE_GPU_MEMORY_GB"):
+        validate(gpus=1)
+    assert validate(gpus=0)["name"]
+    monkeypatch.setenv("TOLLGATE_JOB_MEMORY", "10m")
+    settings.cache_clear()
+    with pytest.raises(BadInputError, match="TOLLGATE_JOB_MEMORY"):
+        validate(gpus=0)
+
+
+@pytest.mark.usefixtures("server")
 def test_a_valid_request_is_a_running_job_however_often_it_is_asked() -> None:
     job = validate()
     assert validate() == job
