@@ -51,11 +51,32 @@ def start(data: Path, databases: Sequence[str] = DATABASES) -> None:
 
 def _start_once(data: Path, databases: Sequence[str]) -> None:
     if running_process(data) is None:
+        _end_orphans(data)
         for left in ("postmaster.pid", ".s.PGSQL.5432.lock"):
             (data / left).unlink(missing_ok=True)  # a killed server's; its number may be another process's now
     _start_server(data)
     create_databases(data, databases)
     (data / _COMPLETE).touch()
+
+
+def _end_orphans(data: Path) -> None:
+    """Kill what is left of a server whose main process was killed: two servers on one folder would destroy its data.
+
+    The new server would see them by ``postmaster.pid``, which is removed. Each process of a server works in its folder.
+    """
+    orphans = [one for one in psutil.process_iter() if _works_in(one, data.resolve())]
+    for orphan in orphans:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            orphan.kill()
+    if left := wait_ended(orphans, timeout=10):
+        raise RuntimeError(f"processes of a killed server are still there: {[one.pid for one in left]}")
+
+
+def _works_in(process: psutil.Process, data: Path) -> bool:
+    try:
+        return process.name() == "postgres" and process.cwd() == str(data)
+    except (psutil.Error, OSError):  # gone meanwhile, or another user's
+        return False
 
 
 def _start_server(data: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,13 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 from tests.unit.serving.fake_vllm import FakeVllm, write_adapter
+from tests.unit.training.example_base import write_base_model
 from tests.unit.training.example_checkpoint import write_checkpoint
 
 from tollgate.errors import BadInputError, GateRefusedError
+from tollgate.evaluation.cases import Case, cases_from_dataset, read_json_lines
+from tollgate.evaluation.examination import read_examination
+from tollgate.evaluation.runner import run_cases
 from tollgate.registry import lifecycle
 from tollgate.serving import rollout
 from tollgate.settings import settings
@@ -170,6 +175,36 @@ def test_evaluation_and_verdict_are_kept(server: FakeVllm, projected: list[str])
         assert session.scalars(select(ModelEvaluation.job_id)).one() == job["id"]
     judged = finetune.judge(job, 0.9, 0.02)
     assert (judged["outcome"], judged["cases"]) == ("fail", 3)
+
+
+def test_full_weights_are_not_loaded_but_examined_and_their_answers_count(
+    server: FakeVllm, projected: list[str]
+) -> None:
+    finetune.promote(*candidate("run 1", "pass"), verdict("pass"), None, "kim")
+    job = validate("run 2", method="full")
+    write_base_model(Path(job["folder"]) / "model")
+    version = finetune.serve_candidate(job, "kim", max_tokens=9)
+    assert finetune.serve_candidate(job, "kim", max_tokens=9) == version
+    assert list(server.loaded) == ["router@v1"], "production only"
+    order = read_examination(Path(version["examination"]))
+    assert (order.model, order.served_name) == (Path(version["weights"]), "router@v2")
+    assert order.max_model_len == settings().max_model_len
+    cases = [case for _, case in read_json_lines(order.cases, Case)]
+    assert cases == cases_from_dataset(Path(job["dataset_folder"]))
+
+    with FakeVllm(base=order.served_name) as own:
+        answers = run_cases(own.address, order.served_name, cases, results_path=order.answers, max_tokens=9)
+        asyncio.run(answers)
+    server.requests.clear()
+    figures = finetune.evaluate(job, version, "kim", max_tokens=9)
+    assert {request["model"] for request in server.requests} == {"router@v1", "base"}
+    assert figures["candidate"]["cases"] == len(cases)
+    assert finetune.judge(job, 0.9, 0.02)["outcome"] == "fail"
+
+    told = finetune.keep(job, version, verdict("pass"))
+    assert told.startswith("router@v2 stays a candidate; no route was moved. Verdict pass: ")
+    assert f"TOLLGATE_BASE_MODEL={job['folder']}/model" in told
+    assert route() == {1: 1.0}
 
 
 @pytest.mark.usefixtures("server")
