@@ -86,7 +86,7 @@ PARAMS = {
         type="string",
         enum=["lora", "qlora", "full"],
         title="Method",
-        description="qlora trains the same adapter over a base in 4 bits; full trains all weights, up to the gate only.",
+        description="qlora trains the same adapter over a base in 4 bits; full: all weights, as far as the gate.",
         section="How",
     ),
     **training_params(HYPERPARAMETERS, section="How"),

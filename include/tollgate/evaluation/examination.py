@@ -1,7 +1,7 @@
 """What is asked of full weights on a server of their own: the order that ``containers/vllm/examine.py`` carries out.
 
-An adapter is loaded beside production. Full weights need a server for themselves, which lives for as long as it takes to
-put the test part to it. The answers go where the evaluation looks for them, so that it asks for none of them again.
+An adapter is loaded beside production. Full weights need a server for themselves, which lives for as long as it takes
+to put the test part to it. The answers go where the evaluation looks for them, so that it asks for none of them again.
 """
 
 from __future__ import annotations

@@ -21,7 +21,12 @@ from tollgate.evaluation.examination import CASES, Examination, write_examinatio
 from tollgate.settings import PROJECT
 
 SERVER = Path(__file__).with_name("example_server.py")
-RUN = "import sys; from pathlib import Path; from vllm.examine import main; sys.exit(main(Path(sys.argv[1]), sys.argv[2:]))"
+RUN = """
+import sys
+from pathlib import Path
+from vllm.examine import main
+sys.exit(main(Path(sys.argv[1]), sys.argv[2:]))
+"""
 QUESTIONS = [f"q{number}" for number in range(6)]
 
 
