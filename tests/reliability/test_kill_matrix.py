@@ -14,16 +14,12 @@ import psutil
 import pytest
 from tests.integration.conftest import Stack
 from tests.integration.test_road import _workers_of, wait_for
-from tests.reliability.table import Row
+from tests.reliability.table import nothing_is_lost
 from tests.reliability.training import KILL_AFTER, PATIENCE, SAVE_STEPS, Training, answers, kill_family, stopwatch
 
 from tollgate.stack import lifecycle, postgres
 
 pytestmark = pytest.mark.stack
-
-
-def nothing_is_lost(row: Row) -> None:
-    assert (row.losses_lost, row.checkpoints_lost, row.figures_lost) == (0, 0, 0), row
 
 
 def service(stack: Stack, name: str) -> psutil.Process:
