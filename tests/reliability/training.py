@@ -26,24 +26,17 @@ from tollgate.training.checkpoints import checkpoints_of
 from tollgate.training.progress import ProgressReader, RunProgress
 
 MODEL = "kill-matrix"
-STEPS = int(os.environ.get("TOLLGATE_KILL_MATRIX_STEPS", "240"))
-SAVE_STEPS = 20
-KILL_AFTER = 45
+STEPS = int(os.environ.get("TOLLGATE_KILL_MATRIX_STEPS", "100"))
+SAVE_STEPS = 10
+KILL_AFTER = 25
 """The step from which on something is killed: two checkpoints are there, and some steps after them."""
 
 CONF = {
     **SHORT,
     "model_name": MODEL,
     "dataset": "highway@v1",
-    "batch_size": 16,
     "more_hyperparameters": json.dumps(
-        {
-            "max_steps": STEPS,
-            "logging_steps": 1,
-            "save_steps": SAVE_STEPS,
-            "eval_steps": 100,
-            "gradient_accumulation": 2,
-        }
+        {"max_steps": STEPS, "logging_steps": 1, "save_steps": SAVE_STEPS, "eval_steps": 50}
     ),
 }
 PATIENCE = 1500.0
