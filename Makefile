@@ -4,7 +4,7 @@ BIN := .venv/bin
 SOURCES := include plugins containers dags tests
 CHECKS := lint format types imports unit integration
 
-.PHONY: help setup demo test down bench-gates bench-evaluation bench-training $(CHECKS)
+.PHONY: help setup demo test down kill-matrix bench-gates bench-evaluation bench-training $(CHECKS)
 .DEFAULT_GOAL := help
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo "make setup        only make the environments .venv and .venv-ml"
 	@echo "make down         stop the local stack"
 	@echo "make bench-evaluation  measure the evaluation's runner against a server that answers at once"
+	@echo "make kill-matrix  kill what a training depends on, and measure what is lost and for how long (half an hour)"
 	@echo "make bench-gates  measure the data gates (minutes; BENCH_SCALE=0.1: a tenth of it)"
 	@echo "make bench-training  measure training on the CPU and, where there is one, on the GPU (minutes)"
 
@@ -56,6 +57,10 @@ unit: setup
 
 integration: setup
 	@$(BIN)/pytest tests/integration
+
+# Kills what a training depends on, one after the other, and writes build/reliability/kill_matrix.md.
+kill-matrix: setup
+	@$(BIN)/pytest tests/reliability -v
 
 # The libraries to compare with lie over the main environment, which they must not change.
 BENCH_BIN := .venv-bench/bin

@@ -85,6 +85,10 @@ class EvaluationFolder:
         """One contestant's answers as they came; a killed evaluation goes on from here."""
         return self.path / f"{served_name.replace('/', '_')}.answers.jsonl"
 
+    def perplexity(self, served_name: str) -> Path:
+        """What one contestant's server said of the right answers' likelihood."""
+        return self.answers(f"{served_name}.perplexity")
+
     def cases(self, served_name: str) -> Path:
         """One contestant's scored cases, whole; ``tollgate verdict --results`` reads it."""
         return self.path / f"{served_name.replace('/', '_')}.jsonl"
@@ -150,7 +154,7 @@ def _perplexities(
     folder: EvaluationFolder, cases: Sequence[Case], contestants: Contestants, server: str, concurrency: int
 ) -> FurtherFigures:
     def measure(name: str) -> Perplexity | None:
-        path = folder.answers(f"{name}.perplexity")
+        path = folder.perplexity(name)
         asked = run_cases(server, name, cases, results_path=path, concurrency=concurrency, way="perplexity")
         return perplexity(asyncio.run(asked))
 

@@ -16,14 +16,15 @@ from sqlalchemy.orm import Session
 from tollgate.dataset.versions import resolve
 from tollgate.errors import BadInputError, GateRefusedError, Problem
 from tollgate.evaluation import candidate
-from tollgate.evaluation.candidate import CandidateEvaluation, Contestants
+from tollgate.evaluation.candidate import CandidateEvaluation, Contestants, EvaluationFolder
+from tollgate.evaluation.examination import CASES, FOLDER, Examination, write_examination
 from tollgate.evaluation.runner import cases_from_dataset
 from tollgate.evaluation.verdict import Verdict, VerdictSettings
-from tollgate.evaluation.verdict_settings import parse_settings
+from tollgate.evaluation.verdict_settings import DEFAULT_SETTINGS, parse_settings
 from tollgate.experiments.plan import ExperimentPlan
 from tollgate.registry import lifecycle
 from tollgate.registry.mlflow_projection import project_model
-from tollgate.registry.registration import reserve
+from tollgate.registry.registration import ARTIFACTS, Registration, reserve
 from tollgate.serving import release
 from tollgate.serving.client import Prompt, VllmClient
 from tollgate.settings import settings
@@ -69,8 +70,16 @@ def validate(params: Mapping[str, Any], hyperparameters: Sequence[str], run_id: 
     return job.model_dump(mode="json")
 
 
-def serve_candidate(job: Mapping[str, Any], by: str) -> dict[str, Any]:
-    """Give the trained model its version and load it beside production.
+def serve_candidate(
+    job: Mapping[str, Any], by: str, max_tokens: int = 128, rules: VerdictSettings = DEFAULT_SETTINGS
+) -> dict[str, Any]:
+    """Give the trained model its version; load an adapter beside production, prepare the examination of full weights.
+
+    Args:
+        job: What ``validate`` returned.
+        by: Who started the run.
+        max_tokens: Longest answer that will be asked for.
+        rules: What the verdict will ask for.
 
     Raises:
         BadInputError: The adapter does not fit the served base.
@@ -81,15 +90,38 @@ def serve_candidate(job: Mapping[str, Any], by: str) -> dict[str, Any]:
     with transaction() as session:
         finish_job(session, trained.name, "completed")
         record_checkpoints(session, trained.id, trained.folder)
+    version = {"model_id": registration.model_id, "served_name": registration.served_name}
+    if trained.method == "full":
+        return version | _prepare_examination(trained, registration, max_tokens, _asks_for_perplexity(rules))
     with VllmClient() as client:
         client.load_adapter(registration.served_name, Path(registration.model_path))
-    return {"model_id": registration.model_id, "served_name": registration.served_name}
+    return version
+
+
+def _prepare_examination(job: Job, version: Registration, max_tokens: int, measure_perplexity: bool) -> dict[str, str]:
+    """Write down what a server of the weights' own is to be asked; return the folders that it needs."""
+    folder, kept = job.folder / FOLDER, EvaluationFolder(job.folder)
+    examination = Examination(
+        model=Path(version.model_path),
+        served_name=version.served_name,
+        cases=folder / CASES,
+        answers=kept.answers(version.served_name),
+        perplexity=kept.perplexity(version.served_name) if measure_perplexity else None,
+        max_tokens=max_tokens,
+        max_model_len=settings().max_model_len,
+    )
+    write_examination(folder, examination, cases_from_dataset(job.dataset_folder))
+    return {"examination": str(folder), "weights": version.model_path, "answers": str(examination.answers.parent)}
+
+
+def _asks_for_perplexity(rules: VerdictSettings) -> bool:
+    return rules.perplexity_limit is not None or rules.perplexity_ratio is not None
 
 
 def evaluate(
     job: Mapping[str, Any], version: Mapping[str, Any], by: str, max_tokens: int, rules: VerdictSettings
 ) -> dict[str, Any]:
-    """Put the test part to the candidate, the champion and the base.
+    """Put the test part to the candidate, the champion and the base; what was answered before is not asked again.
 
     Args:
         job: What ``validate`` returned.
@@ -116,7 +148,7 @@ def evaluate(
         contestants,
         server,
         max_tokens=max_tokens,
-        measure_perplexity=rules.perplexity_limit is not None or rules.perplexity_ratio is not None,
+        measure_perplexity=_asks_for_perplexity(rules),
     )
     with transaction() as session:
         candidate.record_evaluation(session, trained.id, trained.dataset_id, trained.folder, by)
@@ -192,6 +224,20 @@ def open_experiment(
         done = release.open_test(session, version["model_id"], decider, why, plan_of(plan), _probes(job), client)
     project_model(done.route)
     return done.model_dump(mode="json")
+
+
+def keep(job: Mapping[str, Any], version: Mapping[str, Any], verdict: Mapping[str, Any]) -> str:
+    """What becomes of full weights that the gate does not refuse: they stay a candidate, and no route moves.
+
+    Returns:
+        The verdict, and how the weights get served, for the run's note.
+    """
+    folder = Path(job["folder"]) / ARTIFACTS["transformers"]
+    return (
+        f"{version['served_name']} stays a candidate; no route was moved. {_why(verdict, None)} "
+        "Full weights can't be loaded into a running server. To serve them, start vLLM with "
+        f"TOLLGATE_BASE_MODEL={folder}; adapters of the former base model do not fit them."
+    )
 
 
 def refuse(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,14 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 from tests.unit.serving.fake_vllm import FakeVllm, write_adapter
+from tests.unit.training.example_base import write_base_model
 from tests.unit.training.example_checkpoint import write_checkpoint
 
 from tollgate.errors import BadInputError, GateRefusedError
+from tollgate.evaluation.candidate import EvaluationFolder
+from tollgate.evaluation.cases import Case, cases_from_dataset, read_json_lines
+from tollgate.evaluation.examination import read_examination
+from tollgate.evaluation.runner import run_cases
 from tollgate.registry import lifecycle
 from tollgate.serving import rollout
 from tollgate.settings import settings
@@ -90,6 +96,20 @@ def test_gpus_are_checked_before_anything_starts_and_each_gets_a_process(monkeyp
 
 
 @pytest.mark.usefixtures("server")
+def test_a_run_without_gpus_is_held_to_the_hosts_memory_also_beside_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOLLGATE_GPU_IDS", "[0]")
+    monkeypatch.setenv("TOLLGATE_GPU_MEMORY_GB", "0.01")
+    settings.cache_clear()
+    with pytest.raises(BadInputError, match="TOLLGATE_GPU_MEMORY_GB"):
+        validate(gpus=1)
+    assert validate(gpus=0)["name"]
+    monkeypatch.setenv("TOLLGATE_JOB_MEMORY", "10m")
+    settings.cache_clear()
+    with pytest.raises(BadInputError, match="TOLLGATE_JOB_MEMORY"):
+        validate(gpus=0)
+
+
+@pytest.mark.usefixtures("server")
 def test_a_valid_request_is_a_running_job_however_often_it_is_asked() -> None:
     job = validate()
     assert validate() == job
@@ -156,6 +176,40 @@ def test_evaluation_and_verdict_are_kept(server: FakeVllm, projected: list[str])
         assert session.scalars(select(ModelEvaluation.job_id)).one() == job["id"]
     judged = finetune.judge(job, finetune.rules_of({"threshold": 0.9, "margin": 0.02}))
     assert (judged["outcome"], judged["cases"]) == ("fail", 3)
+
+
+def test_full_weights_are_not_loaded_but_examined_and_their_answers_count(
+    server: FakeVllm, projected: list[str]
+) -> None:
+    finetune.promote(*candidate("run 1", "pass"), verdict("pass"), None, "kim")
+    job = validate("run 2", method="full")
+    write_base_model(Path(job["folder"]) / "model")
+    version = finetune.serve_candidate(job, "kim", max_tokens=9)
+    assert finetune.serve_candidate(job, "kim", max_tokens=9) == version
+    assert list(server.loaded) == ["router@v1"], "production only"
+    order = read_examination(Path(version["examination"]))
+    assert (order.model, order.served_name) == (Path(version["weights"]), "router@v2")
+    assert (order.max_model_len, order.perplexity) == (settings().max_model_len, None)
+    cases = [case for _, case in read_json_lines(order.cases, Case)]
+    assert cases == cases_from_dataset(Path(job["dataset_folder"]))
+
+    with FakeVllm(base=order.served_name) as own:
+        answers = run_cases(own.address, order.served_name, cases, results_path=order.answers, max_tokens=9)
+        asyncio.run(answers)
+    server.requests.clear()
+    figures = finetune.evaluate(job, version, "kim", max_tokens=9, rules=finetune.rules_of({}))
+    assert {request["model"] for request in server.requests} == {"router@v1", "base"}
+    assert figures["candidate"]["cases"] == len(cases)
+    assert finetune.judge(job, finetune.rules_of({}))["outcome"] == "fail"
+
+    finetune.serve_candidate(job, "kim", rules=finetune.rules_of({"verdict": {"perplexity_ratio": 1.1}}))
+    kept = read_examination(Path(version["examination"])).perplexity
+    assert kept == EvaluationFolder(Path(job["folder"])).perplexity("router@v2"), "where the evaluation looks for it"
+
+    told = finetune.keep(job, version, verdict("pass"))
+    assert told.startswith("router@v2 stays a candidate; no route was moved. Verdict pass: ")
+    assert f"TOLLGATE_BASE_MODEL={job['folder']}/model" in told
+    assert route() == {1: 1.0}
 
 
 @pytest.mark.usefixtures("server")
