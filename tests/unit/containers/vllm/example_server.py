@@ -37,7 +37,7 @@ class Handler(BaseHTTPRequestHandler):
             with (FOLDER / "asked").open("a") as asked:
                 asked.write(body["messages"][-1]["content"] + "\n")
         choice = {"message": {"content": f"{body['model']}, {body['max_tokens']}"}, "finish_reason": "stop"}
-        answer = {"choices": [choice], "usage": {"prompt_tokens": len(body["messages"])}}
+        answer: dict[str, object] = {"choices": [choice], "usage": {"prompt_tokens": len(body["messages"])}}
         if "prompt_logprobs" in body:  # a message is a token of probability 1/e
             answer["prompt_logprobs"] = [None, *[{"7": {"logprob": -1.0}} for _ in body["messages"][1:]]]
         text = json.dumps(answer).encode()
