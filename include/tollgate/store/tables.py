@@ -261,7 +261,7 @@ class Assignment(Table):
 class RequestLog(Table):
     """One request at the gateway: ``variant`` was assigned, ``model_id`` answered; either may be null.
 
-    ``fallback`` says that another provider or model than the assigned one answered; ``cost`` is in the prices' currency.
+    ``fallback`` says that another provider than the route's first one answered; ``cost`` is in the prices' currency.
     """
 
     __tablename__ = "ab_test_logs"
