@@ -4,7 +4,7 @@ BIN := .venv/bin
 SOURCES := include plugins containers dags tests
 CHECKS := lint format types imports unit integration
 
-.PHONY: help setup demo test down kill-matrix bench-gates bench-evaluation bench-training $(CHECKS)
+.PHONY: help setup demo test down kill-matrix bench-gates bench-evaluation bench-training bench-gateway $(CHECKS)
 .DEFAULT_GOAL := help
 
 help:
@@ -17,6 +17,7 @@ help:
 	@echo "make kill-matrix  kill what a training depends on, and measure what is lost and for how long (half an hour)"
 	@echo "make bench-gates  measure the data gates (minutes; BENCH_SCALE=0.1: a tenth of it)"
 	@echo "make bench-training  measure training on the CPU and, where there is one, on the GPU (minutes)"
+	@echo "make bench-gateway  measure the gateway beside nginx and LiteLLM, and kill what it depends on (minutes)"
 
 setup:
 	@command -v $(PYTHON) >/dev/null || { \
@@ -78,3 +79,12 @@ bench-evaluation: setup
 
 bench-training: setup
 	@PYTHONPATH=include:plugins:containers:. $(BIN)/python -m tests.performance.benchmark_training_speed
+
+# LiteLLM's proxy to compare with has an environment of its own; without one it is left out.
+LITELLM := .venv-litellm
+bench-gateway: setup
+	@test -x $(LITELLM)/bin/litellm || { $(BIN)/python -m venv $(LITELLM) && \
+	  $(LITELLM)/bin/python -m pip install --quiet --disable-pip-version-check 'litellm[proxy]'; } \
+	  || echo "LiteLLM can't be installed; the table goes on without it."
+	@PYTHONPATH=include:plugins:containers:. BENCH_LITELLM=$${BENCH_LITELLM:-$(LITELLM)} \
+	  $(BIN)/python -m tests.performance.benchmark_gateway

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 import threading
 import time
@@ -18,6 +19,10 @@ from gateway.assignment import Assignments
 from tollgate.store.tables import Assignment, Deployment, Experiment, RegisteredModel
 
 log = logging.getLogger(__name__)
+
+_COMMIT_TIME = dt.timedelta(seconds=2)
+"""Assignments carry the time at which their transaction began; it ends within this time."""
+_ROWS_AT_ONCE = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,7 @@ class RoutesTable:
         self._refresh_seconds = refresh_seconds
         self._routes: Mapping[str, Route] = {base_model_name: self._base}
         self._arms: Mapping[int, Arms] = {}
+        self._learned: dict[int, dt.datetime] = {}
         self._read_at: float | None = None
         self._is_away = False
         self._stop = threading.Event()
@@ -113,16 +119,21 @@ class RoutesTable:
         return True
 
     def _learn_assignments(self, session: Session, arms: Mapping[str, Arms]) -> None:
-        # Only a new experiment and a changed split need them: otherwise every arm follows from the user's hash.
+        """Learn all assignments of a new experiment, and what this and other gateways have written since.
+
+        It comes before a changed split is used: whoever was assigned under the old one is known by then.
+        """
         for experiment in arms.values():
-            known = self._arms.get(experiment.experiment_id)
-            if known is None or known.split != experiment.split:
-                rows = session.execute(
-                    select(Assignment.user_hash, Assignment.variant).where(
-                        Assignment.experiment_id == experiment.experiment_id
-                    )
-                )
-                self._assignments.learn(experiment.experiment_id, dict(rows.tuples().all()))
+            since = self._learned.get(experiment.experiment_id) if experiment.experiment_id in self._arms else None
+            query = select(Assignment.user_hash, Assignment.variant, Assignment.assigned_at).where(
+                Assignment.experiment_id == experiment.experiment_id
+            )
+            if since is not None:
+                query = query.where(Assignment.assigned_at >= since - _COMMIT_TIME)
+            for rows in session.execute(query.execution_options(yield_per=_ROWS_AT_ONCE)).partitions():
+                self._assignments.learn(experiment.experiment_id, {user: variant for user, variant, _ in rows})
+                newest = max(written for *_, written in rows)
+                self._learned[experiment.experiment_id] = max(newest, since or newest)
 
     def _run(self) -> None:
         while not self._stop.wait(self._refresh_seconds):

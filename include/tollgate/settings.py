@@ -36,6 +36,9 @@ class Settings(BaseSettings):
     airflow_url: str | None = Field(None, description="Airflow's address; empty: the local server.")
     gateway_url: str | None = Field(None, description="The gateway's address; empty: the local one.")
     vllm_urls: list[str] = Field([], description="Addresses of all vLLM replicas; empty: the local server.")
+    provider_keys: Path | None = Field(
+        None, description="Folder of other providers' API keys, a file each; empty: provider-keys under home."
+    )
 
     runtime: Literal["auto", "docker", "process"] = Field(
         "auto",
@@ -67,7 +70,7 @@ class Settings(BaseSettings):
     max_lora_rank: int = Field(32, ge=1, le=512, description="Largest adapter rank that vLLM accepts.")
     max_model_len: int = Field(512, ge=16, description="Longest prompt and answer, in tokens, that vLLM serves.")
 
-    @field_validator("home", "ml_python", "base_model")
+    @field_validator("home", "ml_python", "base_model", "provider_keys")
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
         return None if path is None else path.absolute()  # the stack's processes must all mean the same place

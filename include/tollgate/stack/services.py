@@ -223,9 +223,8 @@ def _gateway(configuration: Settings, secrets: Secrets) -> Service:
     return Service(
         name="gateway",
         command=(
-            *(sys.executable, "-m", "uvicorn", "gateway.app:create_app", "--factory"),
+            *(sys.executable, "-m", "gateway"),
             *("--host", configuration.host, "--port", str(configuration.gateway_port)),
-            *("--no-access-log", "--timeout-graceful-shutdown", "20"),
         ),
         environment={
             "TOLLGATE_GATEWAY_KEY": secrets.gateway_key,
