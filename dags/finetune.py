@@ -158,7 +158,8 @@ PARAMS = {
         {"minimum_effect": 0.3, "standard_deviation": 1.13},
         type="object",
         title="Plan of the A/B test",
-        description="Fields of ExperimentPlan, for example users_per_arm, minimum_effect, split, maximum_days.",
+        description="Fields of ExperimentPlan, for example users_per_arm, minimum_effect, split, maximum_days. "
+        "Unless guardrails are named, ratings, errors, empty answers and latency are watched.",
         section="Release",
     ),
 }

@@ -21,7 +21,7 @@ from tollgate.evaluation.examination import CASES, FOLDER, Examination, write_ex
 from tollgate.evaluation.runner import cases_from_dataset
 from tollgate.evaluation.verdict import Verdict, VerdictSettings
 from tollgate.evaluation.verdict_settings import DEFAULT_SETTINGS, parse_settings
-from tollgate.experiments.plan import ExperimentPlan
+from tollgate.experiments.plan import GUARDRAILS, ExperimentPlan
 from tollgate.registry import lifecycle
 from tollgate.registry.mlflow_projection import project_model
 from tollgate.registry.registration import ARTIFACTS, Registration, reserve
@@ -266,13 +266,13 @@ def fail_job(name: str) -> None:
 
 
 def plan_of(fields: Mapping[str, Any]) -> ExperimentPlan:
-    """The plan of an A/B test.
+    """The plan of an A/B test; it watches the usual guardrails unless it names its own.
 
     Raises:
         BadInputError: One problem for each wrong field.
     """
     try:
-        return ExperimentPlan.model_validate(dict(fields))
+        return ExperimentPlan.model_validate({"guardrails": GUARDRAILS, **fields})
     except ValidationError as error:
         problems = [
             Problem("experiment." + ".".join(map(str, detail["loc"])), repr(detail["input"])[:200], detail["msg"])

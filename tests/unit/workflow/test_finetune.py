@@ -243,6 +243,14 @@ def test_a_second_version_shares_the_route_by_the_plan() -> None:
     assert (experiment.id, experiment.target_samples) == (done["experiment_id"], 7)
 
 
+def test_a_release_is_watched_unless_somebody_says_otherwise() -> None:
+    watched = [guardrail.metric for guardrail in finetune.plan_of({}).guardrails]
+    assert watched == ["user_rating", "error_share", "empty_share", "response_time_p95_ms"]
+    own = [{"metric": "success", "margin": 0.05}]
+    assert [one.metric for one in finetune.plan_of({"guardrails": own}).guardrails] == ["success"]
+    assert finetune.plan_of({"guardrails": []}).guardrails == ()
+
+
 @pytest.mark.parametrize(
     ("outcome", "answer", "why"),
     [
