@@ -111,14 +111,19 @@ class Training:
 
 
 class ForkServer:
-    """The process that starts trainings."""
+    """The process that starts trainings.
 
-    def __init__(self, python: Path) -> None:
+    Args:
+        python: The interpreter.
+        imports: A program that imports what trainings need and what takes long.
+    """
+
+    def __init__(self, python: Path, imports: str = "import trainer.sft") -> None:
         paths = os.pathsep.join(str(PROJECT / name) for name in ("include", "containers"))
         environment = {**os.environ, "PYTHONPATH": paths, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
         script = str(Path(__file__).with_name("fork_server.py"))
         self._process = subprocess.Popen(
-            [str(python), script], env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [str(python), script, imports], env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         assert self._process.stdout is not None
         while (line := self._process.stdout.readline().strip()) != "ready":
