@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import unittest.mock
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,13 +90,26 @@ class Axolotl(ConfiguredBackend):
             def hook_pre_create_trainer(self, trainer_kwargs: dict[str, Any], trainer_cls: type) -> tuple[Any, type]:
                 return {**trainer_kwargs, **resumption(spec, stop)}, ResumableAxolotlTrainer
 
-        rows = load_datasets(cfg=checked)
+        with _without_a_copy_of_the_rows():
+            rows = load_datasets(cfg=checked)
         model, tokenizer, _, processor = setup_model_and_tokenizer(checked)
         builder = Builder(checked, model, tokenizer, processor)
         builder.train_dataset, builder.eval_dataset = rows.train_dataset, rows.eval_dataset
         trainer: Resumable = builder.build(rows.total_num_steps)
         trainer.args.eval_on_start = False  # Axolotl's own idea, which no field of its configuration turns off
         return trainer
+
+
+@contextlib.contextmanager
+def _without_a_copy_of_the_rows() -> Iterator[None]:
+    """Keep Axolotl from saving tokenized rows for a next time; each training reads its dataset version itself.
+
+    They would lie about after a crash, and it forks a process to write them, which may hang: this one has threads.
+    """
+    from axolotl.utils.data import sft
+
+    with unittest.mock.patch.object(sft, "save_preprocessed_dataset"):
+        yield
 
 
 def _rows(spec: TrainingSpec, cache: Path) -> dict[str, Any]:
@@ -116,7 +132,7 @@ def _rows(spec: TrainingSpec, cache: Path) -> dict[str, Any]:
         "val_set_size": 0,
         "train_on_inputs": not spec.assistant_only_loss,
         "dataset_prepared_path": str(cache),
-        "dataset_num_proc": 1,
+        "dataset_num_proc": 0,  # in this process
         "shuffle_merged_datasets": False,
         "sequence_len": spec.max_length,
         "excess_length_strategy": "truncate",
