@@ -45,7 +45,8 @@ class Settings(BaseSettings):
     docker_url: str = Field("unix:///var/run/docker.sock", description="The Docker engine that runs jobs.")
     trainer_image: str = Field("tollgate/trainer:0.1.0", description="Image of the training container.")
     backend_images: dict[str, str] = Field(
-        {}, description="Images of the other training backends by their name; one left out: the trainer's, as trainer-axolotl."
+        {},
+        description="Images of the other training backends by their name; else trainer-axolotl and so on.",
     )
     job_memory: str = Field("16g", description="Memory limit of a job's container.")
     gpu_memory_gb: float | None = Field(
@@ -64,7 +65,8 @@ class Settings(BaseSettings):
         PROJECT / ".venv-ml" / "bin" / "python", description="Interpreter with torch, TRL and vLLM, for process jobs."
     )
     backend_pythons: dict[str, Path] = Field(
-        {}, description="Interpreters of the other training backends by their name; one left out: as .venv-axolotl/bin/python."
+        {},
+        description="Interpreters of the other training backends by their name; else of .venv-axolotl and so on.",
     )
     base_model: Path | None = Field(None, description="Base model that vLLM serves; empty: the demo's own.")
     base_model_name: str = Field("base", description="Name under which vLLM serves the base model.")

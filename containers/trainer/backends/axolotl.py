@@ -67,7 +67,9 @@ class Axolotl(ConfiguredBackend):
             ]
             raise refused(self.name, configuration, problems) from error
         except ValueError as error:
-            raise refused(self.name, configuration, [Problem("configuration", str(configuration), str(error))]) from error
+            raise refused(
+                self.name, configuration, [Problem("configuration", str(configuration), str(error))]
+            ) from error
 
     def build(self, spec: TrainingSpec, checked: Any, callbacks: list[TrainerCallback], stop: Stop) -> Resumable:
         """As in :class:`ConfiguredBackend`."""

@@ -73,7 +73,9 @@ class LlamaFactory(ConfiguredBackend):
         try:
             return get_train_args(read_configuration(configuration))
         except (ValueError, TypeError) as error:
-            raise refused(self.name, configuration, [Problem("configuration", str(configuration), str(error))]) from error
+            raise refused(
+                self.name, configuration, [Problem("configuration", str(configuration), str(error))]
+            ) from error
 
     def build(self, spec: TrainingSpec, checked: Any, callbacks: list[TrainerCallback], stop: Stop) -> Resumable:
         """As ``llamafactory.train.sft.workflow.run_sft``, up to its trainer."""

@@ -41,7 +41,9 @@ def check_rows(spec: TrainingSpec, trainer: Resumable) -> None:
             )
             raise BadInputError("The backend cannot train on this dataset.", [Problem("dataset", part, expected)])
         for place in sampled(table.num_rows):
-            _check_row(spec, trainer.processing_class, table["messages"][place].as_py(), theirs[place], f"{part}:{place}")
+            _check_row(
+                spec, trainer.processing_class, table["messages"][place].as_py(), theirs[place], f"{part}:{place}"
+            )
 
 
 def sampled(count: int) -> Sequence[int]:

@@ -48,7 +48,7 @@ def measure(spec: TrainingSpec, settings: Settings, steps: int = STEPS) -> Path:
     short = _short(spec, folder, steps)
     (folder / "spec.json").write_text(short.model_dump_json(indent=2), encoding="utf-8")
     try:
-        _train(folder, settings)
+        _train(folder, python)
     finally:
         for heavy in ("checkpoints", "adapter", "model", "dataset"):
             shutil.rmtree(folder / heavy, ignore_errors=True)
@@ -80,11 +80,11 @@ def _short(spec: TrainingSpec, folder: Path, steps: int) -> TrainingSpec:
     return spec.model_copy(update=changed)
 
 
-def _train(folder: Path, settings: Settings) -> None:
+def _train(folder: Path, python: Path) -> None:
     offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     quiet = {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
     # The same environment as a job's (plugins/jobs/runtimes.py), which include may not import.
-    command = [str(settings.python_of(spec.backend)), str(_TRAINER), str(folder)]
+    command = [str(python), str(_TRAINER), str(folder)]
     with (folder / "job.log").open("w", encoding="utf-8") as log:
         done = subprocess.run(
             command, env={**os.environ, **offline, **quiet}, stdout=log, stderr=subprocess.STDOUT, check=False

@@ -148,4 +148,4 @@ class ForkServer:
         """End the server; trainings have ended by then."""
         assert self._process.stdin is not None
         self._process.stdin.close()
-        self._process.wait(30)
+        self._process.wait(PATIENCE_SECONDS)

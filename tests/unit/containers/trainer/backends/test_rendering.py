@@ -16,7 +16,14 @@ NOWHERE = Path("/cache")
 
 SAID: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
     "axolotl": [
-        ({}, {"base_model": "/models/base", "output_dir": "/jobs/router-1/checkpoints", "chat_template": "tokenizer_default"}),
+        (
+            {},
+            {
+                "base_model": "/models/base",
+                "output_dir": "/jobs/router-1/checkpoints",
+                "chat_template": "tokenizer_default",
+            },
+        ),
         ({"method": "full"}, {"adapter": None, "lora_r": None, "load_in_4bit": None}),
         ({"method": "lora"}, {"adapter": "lora", "load_in_4bit": False, "lora_target_linear": True}),
         ({"method": "qlora"}, {"adapter": "qlora", "load_in_4bit": True}),
@@ -34,18 +41,27 @@ SAID: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
         ({"precision": "bf16"}, {"bf16": True, "fp16": False}),
         ({"precision": "fp32"}, {"bf16": False, "fp16": False, "tf32": False}),
         ({"gradient_checkpointing": True}, {"gradient_checkpointing": True}),
-        ({"seed": 5, "logging_steps": 2, "eval_steps": 3, "save_steps": 4}, {"seed": 5, "logging_steps": 2, "eval_steps": 3, "save_steps": 4}),
+        (
+            {"seed": 5, "logging_steps": 2, "eval_steps": 3, "save_steps": 4},
+            {"seed": 5, "logging_steps": 2, "eval_steps": 3, "save_steps": 4},
+        ),
     ],
     "llamafactory": [
         ({}, {"model_name_or_path": "/models/base", "output_dir": "/jobs/router-1/checkpoints", "stage": "sft"}),
         ({"method": "full"}, {"finetuning_type": "full", "lora_rank": None, "quantization_bit": None}),
         ({"method": "lora"}, {"finetuning_type": "lora", "quantization_bit": None, "lora_target": "all"}),
         ({"method": "qlora"}, {"finetuning_type": "lora", "quantization_bit": 4, "quantization_type": "nf4"}),
-        ({"lora_rank": 8, "lora_alpha": 24, "lora_dropout": 0.1}, {"lora_rank": 8, "lora_alpha": 24, "lora_dropout": 0.1}),
+        (
+            {"lora_rank": 8, "lora_alpha": 24, "lora_dropout": 0.1},
+            {"lora_rank": 8, "lora_alpha": 24, "lora_dropout": 0.1},
+        ),
         ({"target_modules": ["q_proj", "o_proj"]}, {"lora_target": "q_proj,o_proj"}),
         ({"learning_rate": 0.003, "weight_decay": 0.2}, {"learning_rate": 0.003, "weight_decay": 0.2}),
         ({"lr_scheduler": "linear", "warmup_fraction": 0.1}, {"lr_scheduler_type": "linear", "warmup_steps": 0.1}),
-        ({"batch_size": 3, "gradient_accumulation": 5}, {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 5}),
+        (
+            {"batch_size": 3, "gradient_accumulation": 5},
+            {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 5},
+        ),
         ({"epochs": 2.5}, {"num_train_epochs": 2.5, "max_steps": -1}),
         ({"max_steps": 7}, {"max_steps": 7}),
         ({"max_length": 99}, {"cutoff_len": 99}),
@@ -53,9 +69,12 @@ SAID: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
         ({"assistant_only_loss": False}, {"train_on_prompt": True}),
         ({"precision": "bf16"}, {"bf16": True, "fp16": False}),
         ({"gradient_checkpointing": True}, {"disable_gradient_checkpointing": False}),
-        ({"seed": 5, "logging_steps": 2, "eval_steps": 3, "save_steps": 4}, {"seed": 5, "data_seed": 5, "logging_steps": 2, "eval_steps": 3, "save_steps": 4}),
+        (
+            {"seed": 5, "logging_steps": 2, "eval_steps": 3, "save_steps": 4},
+            {"seed": 5, "data_seed": 5, "logging_steps": 2, "eval_steps": 3, "save_steps": 4},
+        ),
     ],
-}  # fmt: skip
+}
 
 
 def rendered(backend: str, *, on_gpu: bool = False, **changes: Any) -> dict[str, Any]:
