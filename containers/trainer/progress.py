@@ -19,8 +19,10 @@ from tollgate.training.progress import Phase, ProgressLine, perplexity
 
 _TOKENS = ("num_tokens", "num_input_tokens_seen")
 """What TRL, and what transformers, calls the number of tokens so far."""
-_COUNTERS = frozenset({"epoch", "eval_num_tokens", "train_tokens_per_second", *_TOKENS})
+_COUNTERS = frozenset({"epoch", "eval_num_tokens", "train_tokens_per_second", "ppl", "eval_ppl", *_TOKENS})
 """What the trainer logs beside its figures and a line says in another way."""
+MEMORY = "memory/"
+"""How Axolotl's names for memory begin. A line says it in another way, and MLflow takes no brackets in a name."""
 
 
 class ProgressWriter(TrainerCallback):
@@ -85,7 +87,9 @@ class ProgressWriter(TrainerCallback):
     ) -> None:
         """Write what was logged. Every process computes the rate, one of them writes."""
         given = {name: value for name, value in (logs or {}).items() if isinstance(value, int | float)}
-        figures = {name: value for name, value in given.items() if name not in _COUNTERS}
+        figures = {
+            name: value for name, value in given.items() if name not in _COUNTERS and not name.startswith(MEMORY)
+        }
         if "loss" in figures:
             figures["perplexity"] = perplexity(figures["loss"])
             if (tokens := next((given[name] for name in _TOKENS if name in given), None)) is not None:

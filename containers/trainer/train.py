@@ -158,6 +158,8 @@ def _write_result(
 ) -> None:
     trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     total = sum(p.numel() for p in trainer.model.parameters())
+    from trainer.progress import MEMORY
+
     early = trainer.early_stopping
     _write_json(
         spec.output / "result.json",
@@ -178,7 +180,7 @@ def _write_result(
             "metrics": {
                 name: value
                 for name, value in metrics.items()
-                if isinstance(value, (int, float)) and name not in ("step", "epoch")
+                if isinstance(value, (int, float)) and name not in ("step", "epoch") and not name.startswith(MEMORY)
             },
             "seconds": round(seconds, 1),
             "measured": measured,

@@ -143,7 +143,6 @@ class ContainerJobOperator(ResumableJobMixin, DockerOperator):  # type: ignore[m
 
     def execute(self, context: Context) -> dict[str, Any]:  # type: ignore[override]
         """Run the job, or the rest of it, and return its result."""
-        self.image = self.image or settings().trainer_image_of(self.backend)
         try:
             self._request = self._make_request(context)
             self._runtime = self._choose_runtime(context)
@@ -390,6 +389,7 @@ class ContainerJobOperator(ResumableJobMixin, DockerOperator):  # type: ignore[m
     def _make_request(self, context: Context) -> JobRequest:
         if problems := self._problems():
             raise BadInputError("The job cannot run as it is described.", problems)
+        self.image = self.image or settings().trainer_image_of(self.backend)
         instance = context["ti"]
         map_index = -1 if instance.map_index is None else instance.map_index
         command = tuple(self.command or [self.job_folder])

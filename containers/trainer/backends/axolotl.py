@@ -49,6 +49,7 @@ class Axolotl(ConfiguredBackend):
             "logging_steps": spec.logging_steps,
             "eval_steps": spec.eval_steps,
             "save_steps": spec.save_steps,
+            "include_tkps": False,  # progress tells the tokens of a second
             "load_best_model_at_end": False,  # Resumable goes back to the best weights itself
         }
 

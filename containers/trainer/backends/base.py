@@ -98,7 +98,7 @@ class ConfiguredBackend(Backend):
         rendered = self.render(spec, on_gpu=torch.cuda.is_available(), cache=Path(cache.name))
         write_configuration(configuration, rendered)
         trainer = self.build(spec, self.check(configuration), callbacks, stop)
-        trainer.args.include_num_input_tokens_seen = "non_padding"  # progress tells the tokens of a second
+        trainer.args.include_num_input_tokens_seen = "non_padding"  # for the tokens of a second
         trainer.row_cache = cache  # tokenized rows may be read from there until the training ends
         check_rows(spec, trainer)
         return trainer

@@ -424,6 +424,7 @@ class JobContract:
             ({"job_folder": "relative/folder"}, "relative/folder"),
             ({"memory": "plenty"}, "plenty"),
             ({"gpus": "two"}, "two"),
+            ({"backend": "unsloth"}, "one of trl, axolotl, llamafactory"),
         ],
     )
     def test_wrong_parameters_are_refused_before_anything_starts(
