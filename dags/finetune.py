@@ -29,6 +29,7 @@ ANY_BRANCH = TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS
 JOB = "{{ ti.xcom_pull(task_ids='validate')['%s'] }}"
 SERVED = "{{ ti.xcom_pull(task_ids='candidate.serve')['%s'] }}"
 HYPERPARAMETERS = (
+    "backend",
     "lora_rank",
     "lora_alpha",
     "learning_rate",
@@ -194,6 +195,7 @@ def finetune() -> None:
     train = ContainerJobOperator(
         task_id="train",
         job_folder=JOB % "folder",
+        backend="{{ params.backend }}",
         read_only_paths=[JOB % "base_model", JOB % "dataset_folder"],
         gpus="{{ params.gpus }}",
         mlflow_experiment="{{ params.model_name }}",

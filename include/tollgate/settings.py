@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from tollgate.errors import BadInputError, Problem
+from tollgate.training.backends import DEFAULT as DEFAULT_BACKEND
 
 PROJECT = Path(__file__).resolve().parents[2]
 """The checkout: the folder that holds ``dags``, ``plugins``, ``include`` and ``containers``."""
@@ -49,6 +50,10 @@ class Settings(BaseSettings):
     vllm_image: str = Field(
         "tollgate/vllm:0.1.0", description="Image of vLLM, in which full weights are examined before a release."
     )
+    backend_images: dict[str, str] = Field(
+        {},
+        description="Images of the other training backends by their name; else trainer-axolotl and so on.",
+    )
     job_memory: str = Field("16g", description="Memory limit of a job's container.")
     gpu_memory_gb: float | None = Field(
         None, gt=0, description="Memory of one GPU in GB (10^9 bytes); empty: not compared with what a job needs."
@@ -65,6 +70,10 @@ class Settings(BaseSettings):
     ml_python: Path = Field(
         PROJECT / ".venv-ml" / "bin" / "python", description="Interpreter with torch, TRL and vLLM, for process jobs."
     )
+    backend_pythons: dict[str, Path] = Field(
+        {},
+        description="Interpreters of the other training backends by their name; else of .venv-axolotl and so on.",
+    )
     base_model: Path | None = Field(None, description="Base model that vLLM serves; empty: the demo's own.")
     base_model_name: str = Field("base", description="Name under which vLLM serves the base model.")
     max_lora_rank: int = Field(32, ge=1, le=512, description="Largest adapter rank that vLLM accepts.")
@@ -74,6 +83,20 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
         return None if path is None else path.absolute()  # the stack's processes must all mean the same place
+
+    def trainer_image_of(self, backend: str) -> str:
+        """The image of a training backend; where none is named, the trainer's with the backend's name appended."""
+        if backend == DEFAULT_BACKEND:
+            return self.trainer_image
+        folder, slash, image = self.trainer_image.rpartition("/")
+        name, colon, version = image.partition(":")
+        return self.backend_images.get(backend, f"{folder}{slash}{name}-{backend}{colon}{version}")
+
+    def python_of(self, backend: str) -> Path:
+        """The interpreter of a training backend for process jobs; where none is named, that of ``.venv-<backend>``."""
+        if backend == DEFAULT_BACKEND:
+            return self.ml_python
+        return self.backend_pythons.get(backend, PROJECT / f".venv-{backend}" / "bin" / "python").absolute()
 
     @property
     def datasets(self) -> Path:
