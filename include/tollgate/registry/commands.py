@@ -6,6 +6,7 @@ import getpass
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import orjson
@@ -16,7 +17,7 @@ from rich.table import Table
 from sqlalchemy.orm import Session
 
 from tollgate.errors import BadInputError, Problem, ServiceUnavailableError
-from tollgate.registry import lifecycle, mlflow_projection
+from tollgate.registry import lifecycle, mlflow_projection, signatures
 from tollgate.registry.lifecycle import StageChange, StageConflictError
 from tollgate.registry.registration import Registration
 from tollgate.store.session import transaction
@@ -93,6 +94,38 @@ def rollback(served_name: ServedName, why: Why, ask: Ask = [GREETING], as_json: 
             )
         _release(session, former, f"rollback of {served_name}: {why}", ask)
     _tell(former, present, as_json)
+
+
+@app.command()
+def sign(
+    served_name: ServedName,
+    why: Why,
+    as_json: AsJson = False,
+) -> None:
+    """Sign a version's files as they are now, where you know that they are right: from then on they may not change."""
+    with transaction() as session:
+        model = lifecycle.find(session, served_name)
+        digest = signatures.sign(Path(model.model_path))
+        lifecycle.record_manifest(session, model.id, digest)
+        lifecycle.record_remark(session, model, getpass.getuser(), f"signed as it is, manifest {digest[:12]}: {why}")
+    _say({"served_name": served_name, "manifest_digest": digest}, f"{served_name} is signed.", as_json)
+
+
+@app.command()
+def verify(served_name: ServedName, as_json: AsJson = False) -> None:
+    """Compare a version's files with its signed manifest; exit status 2 names what differs."""
+    with transaction() as session:
+        model = lifecycle.find(session, served_name)
+    digest = signatures.verify(Path(model.model_path), model.manifest_digest)
+    text = f"{served_name}: the files are those that were signed."
+    _say({"served_name": served_name, "manifest_digest": digest}, text, as_json)
+
+
+def _say(value: dict[str, Any], text: str, as_json: bool) -> None:
+    if as_json:
+        _print_json(value)
+    else:
+        Console().print(escape(text), highlight=False)
 
 
 def _release(session: Session, model: RegisteredModel, why: str, questions: Sequence[str]) -> None:

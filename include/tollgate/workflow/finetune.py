@@ -78,8 +78,9 @@ def serve_candidate(job: Mapping[str, Any], by: str) -> dict[str, Any]:
     with transaction() as session:
         finish_job(session, trained.name, "completed")
         record_checkpoints(session, trained.id, trained.folder)
+        digest = lifecycle.get(session, registration.model_id).manifest_digest
     with VllmClient() as client:
-        client.load_adapter(registration.served_name, Path(registration.model_path))
+        client.load_adapter(registration.served_name, Path(registration.model_path), digest)
     return {"model_id": registration.model_id, "served_name": registration.served_name}
 
 

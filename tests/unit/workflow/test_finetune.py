@@ -37,6 +37,12 @@ ANSWER = {
 }
 
 
+@pytest.fixture(autouse=True)
+def signed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole road with its signatures: what ``serve_candidate`` registers is what the server may load."""
+    monkeypatch.setenv("TOLLGATE_SIGNATURES", "required")
+
+
 def verdict(outcome: str) -> dict[str, Any]:
     figures = {"cases": 3, "correct": 2, "accuracy": 2 / 3, "lower_bound": 0.3, "threshold": 0.9, "empty_answers": 0}
     return {
