@@ -75,6 +75,14 @@ class Settings(BaseSettings):
         [], description="Public keys (PEM) whose signatures are accepted; empty: that of this installation's own key."
     )
 
+    canary_steps: list[float] = Field(
+        [0.05, 0.25, 1.0], description="Shares of the route that a version gets one after the other in a rollout."
+    )
+    canary_dwell_seconds: float = Field(600, ge=0, description="Least seconds that it stays at each share below 1.")
+    canary_minimum_users: int = Field(
+        20, ge=1, description="Least users of each version at each share; with fewer a rollout holds."
+    )
+
     @field_validator("home", "ml_python", "base_model", "signing_key")
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:

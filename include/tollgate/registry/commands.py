@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import getpass
 import sys
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ Ask = Annotated[
     list[str], typer.Option("--ask", help="A question that it must answer before the route moves; may be repeated.")
 ]
 GREETING = "안녕하세요"
+_TIMES = ["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S.%f%z", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d"]
 _COLOURS = {"production": "green", "staging": "cyan", "candidate": "white", "archived": "bright_black"}
 
 
@@ -55,9 +57,16 @@ def list_versions(
 @app.command()
 def history(
     model: Annotated[str, typer.Argument(help="Name of the model, for example highway-router.")],
+    at: Annotated[
+        dt.datetime | None,
+        typer.Option("--at", formats=_TIMES, help="Which version served the route at this time (UTC unless it says)."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show every change of stage of a model's versions, oldest first: who, when, why."""
+    """Show every change of stage of a model's versions, oldest first: who, when, why; or what served at one time."""
+    if at is not None:
+        _show_served(model, at if at.tzinfo else at.replace(tzinfo=dt.UTC), as_json)
+        return
     with transaction() as session:
         changes = lifecycle.history(session, model)
     if not changes:
@@ -81,18 +90,19 @@ def promote(served_name: ServedName, why: Why, ask: Ask = [GREETING], as_json: A
 
 
 @app.command()
-def rollback(served_name: ServedName, why: Why, ask: Ask = [GREETING], as_json: AsJson = False) -> None:  # noqa: B006
-    """Take a production version out of service and bring back the one before it."""
-    with transaction() as session:
+def rollback(served_name: ServedName, why: Why, as_json: AsJson = False) -> None:
+    """Take a version out of service and bring back the one before it, at once: nothing is asked or loaded first."""
+    from tollgate.serving import release
+    from tollgate.serving.client import VllmClient
+
+    with VllmClient() as client, transaction() as session:
         present = lifecycle.find(session, served_name)
-        if present.status != lifecycle.Stage.PRODUCTION:
-            raise StageConflictError(served_name, "production", present.status)
-        former = lifecycle.predecessor(session, present.model_name)
-        if former is None:
-            raise BadInputError(
-                "There is nothing to go back to.", [Problem(served_name, "the first in production", "a former version")]
-            )
-        _release(session, former, f"rollback of {served_name}: {why}", ask)
+        done = release.roll_back(session, present.model_name, getpass.getuser(), why, client, present.id)
+        session.refresh(present)
+        if done.action == "kept":
+            raise StageConflictError(served_name, "in production or on its way there", present.status)
+        assert done.champion is not None
+        former = lifecycle.find(session, done.champion)
     _tell(former, present, as_json)
 
 
@@ -119,6 +129,15 @@ def verify(served_name: ServedName, as_json: AsJson = False) -> None:
     digest = signatures.verify(Path(model.model_path), model.manifest_digest)
     text = f"{served_name}: the files are those that were signed."
     _say({"served_name": served_name, "manifest_digest": digest}, text, as_json)
+
+
+def _show_served(route: str, at: dt.datetime, as_json: bool) -> None:
+    from tollgate.serving.rollout import served_at
+
+    with transaction() as session:
+        shares = served_at(session, route, at)
+    names = ", ".join(f"{name} ({share:.0%})" for name, share in shares.items()) or "nothing"
+    _say({"route": route, "at": at, "versions": shares}, f"{route} at {at.isoformat()}: {names}", as_json)
 
 
 def _say(value: dict[str, Any], text: str, as_json: bool) -> None:

@@ -7,6 +7,7 @@ one loaded. The gateway follows the table within a second. Every function works 
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -62,6 +63,21 @@ def current(session: Session, route: str) -> dict[int, float]:
     """The route's versions now: shares (sum 1) by model id; empty where nothing is deployed."""
     rows = session.scalars(select(Deployment).where(Deployment.route == route, Deployment.ended_at.is_(None)))
     return {row.model_id: row.weight for row in rows}
+
+
+def served_at(session: Session, route: str, at: dt.datetime) -> dict[str, float]:
+    """Which versions served a route at one instant: shares by served name, the largest first; empty where none did."""
+    rows = session.execute(
+        select(RegisteredModel, Deployment.weight)
+        .join(Deployment, Deployment.model_id == RegisteredModel.id)
+        .where(
+            Deployment.route == route,
+            Deployment.started_at <= at,
+            or_(Deployment.ended_at.is_(None), Deployment.ended_at > at),
+        )
+        .order_by(Deployment.weight.desc(), RegisteredModel.id)
+    )
+    return {model.served_name: weight for model, weight in rows}
 
 
 def set_route(session: Session, route: str, weights: Mapping[int, float], by: str) -> bool:
