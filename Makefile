@@ -4,7 +4,7 @@ BIN := .venv/bin
 SOURCES := include plugins containers dags tests
 CHECKS := lint format types imports unit integration
 
-.PHONY: help setup demo test down bench-gates bench-training $(CHECKS)
+.PHONY: help setup demo test down bench-gates bench-training bench-rollout $(CHECKS)
 .DEFAULT_GOAL := help
 
 help:
@@ -14,6 +14,8 @@ help:
 	@echo "make setup        only make the environments .venv and .venv-ml"
 	@echo "make down         stop the local stack"
 	@echo "make bench-gates  measure the data gates (minutes; BENCH_SCALE=0.1: a tenth of it)"
+	@echo "make bench-rollout  race promotions, switch and roll back under load, and try bad adapters (minutes)"
+	@echo "make bench-rollout  race promotions, switch and roll back under load, and try bad adapters (minutes)"
 	@echo "make bench-training  measure training on the CPU and, where there is one, on the GPU (minutes)"
 
 setup:
@@ -69,3 +71,9 @@ bench-gates: setup
 
 bench-training: setup
 	@PYTHONPATH=include:plugins:containers:. $(BIN)/python -m tests.performance.benchmark_training_speed
+
+bench-rollout: setup
+	@PYTHONPATH=include:plugins:containers:. $(BIN)/python -m tests.performance.benchmark_rollout
+
+bench-rollout: setup
+	@PYTHONPATH=include:plugins:containers:. $(BIN)/python -m tests.performance.benchmark_rollout

@@ -109,7 +109,10 @@ def test_equal_versions_are_hardly_ever_rolled_back() -> None:
     for _ in range(500):
         new, former = np.cumsum(random.random(80) < 0.03), np.cumsum(random.random(320) < 0.03)
         for look, users in enumerate(range(4, 80, 4), start=1):
-            figures = arm(users, int(new[users - 1]), latencies=()), arm(4 * users, int(former[4 * users - 1]), latencies=())
+            figures = (
+                arm(users, int(new[users - 1]), latencies=()),
+                arm(4 * users, int(former[4 * users - 1]), latencies=()),
+            )
             if decide(*figures, look=look).action == "roll_back":
                 rolled_back += 1
                 break
