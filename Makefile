@@ -15,7 +15,6 @@ help:
 	@echo "make down         stop the local stack"
 	@echo "make bench-gates  measure the data gates (minutes; BENCH_SCALE=0.1: a tenth of it)"
 	@echo "make bench-rollout  race promotions, switch and roll back under load, and try bad adapters (minutes)"
-	@echo "make bench-rollout  race promotions, switch and roll back under load, and try bad adapters (minutes)"
 	@echo "make bench-training  measure training on the CPU and, where there is one, on the GPU (minutes)"
 
 setup:
@@ -71,9 +70,6 @@ bench-gates: setup
 
 bench-training: setup
 	@PYTHONPATH=include:plugins:containers:. $(BIN)/python -m tests.performance.benchmark_training_speed
-
-bench-rollout: setup
-	@PYTHONPATH=include:plugins:containers:. $(BIN)/python -m tests.performance.benchmark_rollout
 
 bench-rollout: setup
 	@PYTHONPATH=include:plugins:containers:. $(BIN)/python -m tests.performance.benchmark_rollout

@@ -8,6 +8,7 @@ same version goes on.
 
 from __future__ import annotations
 
+import logging
 from datetime import timedelta
 from typing import Any
 
@@ -15,6 +16,8 @@ from airflow.sdk import Param, PokeReturnValue, dag, get_current_context, task
 
 from runs.people import who
 from runs.policy import TASK_DEFAULTS
+
+log = logging.getLogger(__name__)
 
 
 @dag(
@@ -70,7 +73,7 @@ def roll_out() -> None:
         if begun["rollout_id"] is None:
             return PokeReturnValue(is_done=True, xcom_value=begun)
         state = rollouts.look(begun["rollout_id"], who(get_current_context()))
-        print(f"{state.action}: {' '.join(state.reasons)}")  # noqa: T201 - the task's log
+        log.info("%s: %s", state.action, " ".join(state.reasons))
         return PokeReturnValue(is_done=state.status != "running", xcom_value=state.model_dump(mode="json"))
 
     @task

@@ -268,7 +268,9 @@ def _right_answers(job: Mapping[str, Any], served_name: str) -> dict[str, str]:
     folder = candidate.EvaluationFolder(Job.model_validate(job).folder)
     if not folder.cases(served_name).is_file():
         return {}
-    return {case.id: case.answer for case in folder.scored(served_name) if case.correct and (case.answer or "").strip()}
+    return {
+        case.id: case.answer for case in folder.scored(served_name) if case.correct and case.answer and not case.empty
+    }
 
 
 def _accuracies(evaluation: CandidateEvaluation) -> dict[str, Any]:
