@@ -2,6 +2,7 @@
 
     make bench-rollout                    with a server that behaves as vLLM does
     make bench-rollout BENCH_SCALE=0.1    a tenth of it
+    make bench-rollout BENCH_PARTS=races  one of races, matrix, switch, real; its rows in rollout-races.json
     make bench-rollout BENCH_BASE=FOLDER  the switches on a real vLLM of .venv-ml, too, over this base model
 
 The gateway is a real process and PostgreSQL an embedded one of its own. What a version answers is known for every
@@ -52,10 +53,17 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="tollgate-bench-"))
     try:
         with database(folder) as url:
-            rows = [*race_rows(folder), *matrix_rows(folder), *switch_rows(folder, url)]
+            parts: dict[str, Callable[[], list[Row]]] = {
+                "races": lambda: race_rows(folder),
+                "matrix": lambda: matrix_rows(folder),
+                "switch": lambda: switch_rows(folder, url),
+            }
             if base := os.environ.get("BENCH_BASE"):
-                rows += real_rows(folder, url, Path(base))
-        return publish("Registry and rollout", rows, machine(scale=SCALE), TARGET)
+                parts["real"] = lambda: real_rows(folder, url, Path(base))
+            chosen = os.environ.get("BENCH_PARTS", "").split(",")
+            rows = [one for name, part in parts.items() if name in chosen or chosen == [""] for one in part()]
+        target = TARGET if chosen == [""] else TARGET.with_stem("-".join([TARGET.stem, *chosen]))
+        return publish("Registry and rollout", rows, machine(scale=SCALE), target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
