@@ -8,16 +8,14 @@ same version goes on.
 
 from __future__ import annotations
 
-import logging
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import Param, PokeReturnValue, dag, get_current_context, task
+from airflow.sdk import Param, dag, get_current_context, task
 
 from runs.people import who
 from runs.policy import TASK_DEFAULTS
-
-log = logging.getLogger(__name__)
+from vllm_rollout.sensors import RolloutSensor
 
 
 @dag(
@@ -65,17 +63,6 @@ def roll_out() -> None:
         by = who(get_current_context())
         return rollouts.begin(params["version"], params["why"], by, params["plan"]).model_dump(mode="json")
 
-    @task.sensor(poke_interval=30, mode="reschedule", timeout=timedelta(days=30).total_seconds())
-    def follow(begun: dict[str, Any]) -> PokeReturnValue:
-        """Look, and do what the figures say, until the rollout has ended."""
-        from tollgate.workflow import rollouts
-
-        if begun["rollout_id"] is None:
-            return PokeReturnValue(is_done=True, xcom_value=begun)
-        state = rollouts.look(begun["rollout_id"], who(get_current_context()))
-        log.info("%s: %s", state.action, " ".join(state.reasons))
-        return PokeReturnValue(is_done=state.status != "running", xcom_value=state.model_dump(mode="json"))
-
     @task
     def tell(ended: dict[str, Any]) -> None:
         """A run whose version was rolled back is red, with the reason."""
@@ -85,7 +72,10 @@ def roll_out() -> None:
 
     begun = begin()
     choose() >> [begun, roll_back()]
-    tell(follow(begun))
+    follow = RolloutSensor(
+        task_id="follow", rollout=begun, poke_interval=30, timeout=timedelta(days=30).total_seconds()
+    )
+    tell(follow.output)
 
 
 roll_out()

@@ -7,6 +7,7 @@ replica that loads it later must say the same.
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +19,13 @@ Prompt = str | Sequence[Mapping[str, str]]
 """A question: the user's words, or the messages of a chat."""
 
 AGREEMENT = 0.5
-"""Share of the known answers that a replica must give again.
+"""Share of the known answers that a replica must give again, or at least begin with."""
 
-Not all: in bfloat16 the order of a sum, and so a close choice between two tokens, depends on what else is in the batch.
+BEGINNING = 0.25
+"""Share of an answer that must be the same, from its first character on.
+
+Not all of it: in bfloat16 the order of a sum, and so a close choice between two tokens, depends on what else is in the
+batch, and from the first other token on an answer goes its own way. Weights that are wrong begin otherwise.
 """
 
 
@@ -95,9 +100,9 @@ def from_json(kept: Any) -> list[KnownAnswer]:
 
 
 def _agrees(known: str, answer: str) -> bool:
-    """Whether one begins with the other: either may have been cut at its longest length."""
+    """Whether both begin alike; either may have been cut at its longest length."""
     known, answer = _plain(known), _plain(answer)
-    return known.startswith(answer) or answer.startswith(known)
+    return len(os.path.commonprefix([known, answer])) >= max(1, BEGINNING * min(len(known), len(answer)))
 
 
 def _plain(text: str) -> str:

@@ -27,6 +27,8 @@ ASKED = ["ping", "pong"]
         (["예", "아니요", "둘"], ["예", "모름", "셋"], False),
         (["가"], ["\u1100\u1161"], True),  # the same syllable, taken apart
         (["예"], ["아니요"], False),
+        (["경부선은 서울과 부산을"], ["경부선은 두 도시를 잇는"], True),  # a close choice in the middle
+        (["경부선은 서울과 부산을"], ["경 !!!!!!!!!!!!!!!!!!!!!"], False),
     ],
 )
 def test_half_of_the_known_answers_must_be_given(known: list[str], answers: list[str], passes: bool) -> None:
