@@ -7,7 +7,7 @@ replica that loads it later must say the same.
 
 from __future__ import annotations
 
-import os
+import itertools
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -102,7 +102,9 @@ def from_json(kept: Any) -> list[KnownAnswer]:
 def _agrees(known: str, answer: str) -> bool:
     """Whether both begin alike; either may have been cut at its longest length."""
     known, answer = _plain(known), _plain(answer)
-    return len(os.path.commonprefix([known, answer])) >= max(1, BEGINNING * min(len(known), len(answer)))
+    pairs = zip(known, answer, strict=False)
+    same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+    return same >= max(1, BEGINNING * min(len(known), len(answer)))
 
 
 def _plain(text: str) -> str:
