@@ -198,10 +198,14 @@ def ensure_served(model: RegisteredModel, client: VllmClient) -> None:
         BadInputError: No replica has it, and its files or the replicas rule it out.
         ServiceUnavailableError: No replica has it, and one did not answer.
     """
-    failures: list[TollgateError] = []
+    path, failures = Path(model.model_path), []
+    for replica in client.replicas:
+        with suppress(ServiceUnavailableError):
+            if replica.holds(model.served_name, path):
+                return
     for replica in client.replicas:
         try:
-            client.load_on(replica, model.served_name, Path(model.model_path), model.manifest_digest)
+            client.load_on(replica, model.served_name, path, model.manifest_digest)
         except (ServiceUnavailableError, BadInputError) as error:
             failures.append(error)
     if len(failures) == len(client.replicas):
