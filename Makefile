@@ -4,7 +4,8 @@ BIN := .venv/bin
 SOURCES := include plugins containers dags tests
 CHECKS := lint format types imports unit integration
 
-.PHONY: help setup demo test down bench-gates bench-training bench-rollout $(CHECKS)
+.PHONY: help setup demo test down kill-matrix bench-gates bench-evaluation bench-training bench-gateway bench-rollout \
+  $(CHECKS)
 .DEFAULT_GOAL := help
 
 help:
@@ -13,9 +14,12 @@ help:
 	@echo "make <check>      one of them"
 	@echo "make setup        only make the environments .venv and .venv-ml"
 	@echo "make down         stop the local stack"
+	@echo "make bench-evaluation  measure the evaluation's runner against a server that answers at once"
+	@echo "make kill-matrix  kill what a training depends on, and measure what is lost and for how long (half an hour)"
 	@echo "make bench-gates  measure the data gates (minutes; BENCH_SCALE=0.1: a tenth of it)"
 	@echo "make bench-rollout  race promotions, switch and roll back under load, and try bad adapters (minutes)"
 	@echo "make bench-training  measure training on the CPU and, where there is one, on the GPU (minutes)"
+	@echo "make bench-gateway  measure the gateway beside nginx and LiteLLM, and kill what it depends on (minutes)"
 
 setup:
 	@command -v $(PYTHON) >/dev/null || { \
@@ -57,6 +61,10 @@ unit: setup
 integration: setup
 	@$(BIN)/pytest tests/integration
 
+# Kills what a training depends on, one after the other, and writes build/reliability/kill_matrix.md.
+kill-matrix: setup
+	@$(BIN)/pytest tests/reliability -v
+
 # The libraries to compare with lie over the main environment, which they must not change.
 BENCH_BIN := .venv-bench/bin
 bench-gates: setup
@@ -68,8 +76,20 @@ bench-gates: setup
 	  || echo "Some libraries to compare with can't be installed; the table says which."
 	@PYTHONPATH=include:. $(BENCH_BIN)/python -m tests.performance.benchmark_gates
 
+bench-evaluation: setup
+	@PYTHONPATH=include:. $(BIN)/python -m tests.performance.benchmark_evaluation
+
 bench-training: setup
 	@PYTHONPATH=include:plugins:containers:. $(BIN)/python -m tests.performance.benchmark_training_speed
 
 bench-rollout: setup
 	@PYTHONPATH=include:plugins:containers:. $(BIN)/python -m tests.performance.benchmark_rollout
+
+# LiteLLM's proxy to compare with has an environment of its own; without one it is left out.
+LITELLM := .venv-litellm
+bench-gateway: setup
+	@test -x $(LITELLM)/bin/litellm || { $(BIN)/python -m venv $(LITELLM) && \
+	  $(LITELLM)/bin/python -m pip install --quiet --disable-pip-version-check 'litellm[proxy]'; } \
+	  || echo "LiteLLM can't be installed; the table goes on without it."
+	@PYTHONPATH=include:plugins:containers:. BENCH_LITELLM=$${BENCH_LITELLM:-$(LITELLM)} \
+	  $(BIN)/python -m tests.performance.benchmark_gateway

@@ -1,61 +1,85 @@
-"""The ASGI application: what is asked for, who asks, and which version answers.
+"""The ASGI application: what is asked for, who asks, and which version and provider answer.
 
-Run it with ``uvicorn gateway.app:create_app --factory --timeout-graceful-shutdown 30``: on SIGTERM uvicorn takes no new
-connections and waits for the requests under way.
+``python -m gateway`` runs it; see ``__main__.py`` for how it ends.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
-import uuid
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Mapping
+from functools import lru_cache
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import orjson
 from sqlalchemy import Engine, create_engine
 
 from gateway import feedback, metrics
-from gateway.access import Access
-from gateway.asgi import ClientDisconnectedError, Receive, Reply, Scope, Send, header, read_json, respond, respond_json
+from gateway.access import Access, allowance_headers
+from gateway.answers import question
+from gateway.asgi import (
+    ClientDisconnectedError,
+    Headers,
+    Receive,
+    Reply,
+    Scope,
+    Send,
+    header,
+    read_json,
+    respond,
+    respond_json,
+)
 from gateway.assignment import Assignments, share_of
 from gateway.configuration import GatewayOptions
 from gateway.errors import RequestError, bad_request
-from gateway.proxy import Upstream, forward
-from gateway.request_log import AssignmentRecord, RequestLogWriter, RequestRecord
+from gateway.providers_table import ProvidersTable
+from gateway.proxy import Call, Exchange
+from gateway.request_log import AssignmentRecord, RequestLogWriter, RequestRecord, new_request_id
 from gateway.routes_table import Route, RoutesTable, Version
+from gateway.upstream import Upstream
 from tollgate.experiments.assignment import assign
+from tollgate.serving.providers import keys_folder
 from tollgate.settings import Settings, settings
 
 log = logging.getLogger(__name__)
 
 CLIENT_CLOSED_REQUEST = 499
 _FLUSH_SECONDS = 5.0
+_WATCH_AFTER = 0.05
+"""Seconds after which a request's client is watched: most answers are there before, and watching costs a task."""
 _SESSION_HEADER = b"x-tollgate-session"
+_ASKED = {"/v1/chat/completions": "messages", "/v1/completions": "prompt", "/v1/embeddings": "input"}
+"""The endpoints that are passed on, and the field that each one needs beside ``model``."""
 
 Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Gateway:
-    """One gateway. It keeps no state of its own: what it needs after a restart is in PostgreSQL.
+    """One gateway. What it needs after a restart is in PostgreSQL, and in its spool what is not there yet.
 
     Args:
         options: The gateway's settings.
-        environment: Where vLLM and the database are.
+        environment: Where vLLM, the database and the state's folder are.
     """
 
     def __init__(self, options: GatewayOptions, environment: Settings) -> None:
         self._options = options
-        self._addresses = environment.vllm_addresses
         self._engine = _engine(environment.tollgate_database, options.connect_timeout)
         self._metrics = metrics.Metrics()
-        self._access = Access(options.key.get_secret_value() if options.key else None, options.pseudonym_secret)
+        self._providers = ProvidersTable(
+            self._engine, environment.vllm_addresses, keys_folder(environment), options.refresh_seconds
+        )
+        key = options.key.get_secret_value() if options.key else None
+        self._access = Access(
+            key, options.pseudonym_secret, options.requests_per_minute, lambda: self._providers.client_keys
+        )
+        spool = options.spool or environment.home / "gateway-spool"
         self._log = RequestLogWriter(
-            self._engine, self._metrics, options.log_text, options.log_entries, options.log_pause
+            self._engine, self._metrics, options.log_text, Path(spool), options.spool_bytes, options.log_pause
         )
         self._assignments = Assignments(lambda *fields: self._log.put(AssignmentRecord(*fields)))
         self._routes = RoutesTable(
@@ -63,8 +87,9 @@ class Gateway:
         )
         self._upstream: Upstream | None = None
         self._under_way = 0
+        self.is_draining = False
         self._handlers: dict[tuple[str, str], Handler] = {
-            ("POST", "/v1/chat/completions"): self._chat,
+            **{("POST", path): self._answer for path in _ASKED},
             ("GET", "/v1/models"): self._models,
             ("POST", "/v1/feedback"): self._feedback,
             ("GET", "/healthz"): self._healthz,
@@ -74,19 +99,24 @@ class Gateway:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection, as ASGI has it."""
-        if scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
-        elif scope["type"] == "http":
+        if scope["type"] == "http":
             await self._serve(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
         await asyncio.to_thread(self._routes.start)
+        await asyncio.to_thread(self._providers.start)
         self._log.start()
-        self._upstream = Upstream(self._addresses, self._options.upstream_timeout, self._options.connect_timeout)
+        options = self._options
+        self._upstream = Upstream(
+            options.upstream_timeout, options.connect_timeout, options.breaker_failures, options.breaker_seconds
+        )
         await send({"type": "lifespan.startup.complete"})
         await receive()
         self._routes.stop()
+        self._providers.stop()
         await self._upstream.close()
         await asyncio.to_thread(self._log.stop, _FLUSH_SECONDS)
         self._engine.dispose()
@@ -94,15 +124,24 @@ class Gateway:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
+        reply = Reply(send)
         try:
+            extra: Headers = ()
             if path.startswith("/v1/"):
-                self._access.check(scope)
-            await self._handler(scope["method"], path)(scope, receive, send)
+                extra = allowance_headers(self._access.check(scope))
+            reply.extra = extra
+            await self._handler(scope["method"], path)(scope, receive, reply)
         except RequestError as error:
             self._metrics.refused.add(1, error.code)
-            await respond_json(send, error.status, error.body())
+            await respond_json(reply, error.status, error.body(), error.headers)
         except ClientDisconnectedError:
             pass
+        except Exception:
+            # The traceback has places, and no texts of users.
+            log.exception("A request to %s failed in the gateway itself.", path)
+            if not reply.started:
+                failed = RequestError(HTTPStatus.INTERNAL_SERVER_ERROR, "The gateway failed.", "internal_error")
+                await respond_json(reply, failed.status, failed.body())
 
     def _handler(self, method: str, path: str) -> Handler:
         handler = self._handlers.get((method, path))
@@ -111,29 +150,31 @@ class Gateway:
         if any(path == known for _, known in self._handlers):
             text = f"{path} does not take {method}."
             raise RequestError(HTTPStatus.METHOD_NOT_ALLOWED, text, "method_not_allowed")
+        if method == "GET" and path.startswith("/v1/models/"):
+            return self._model
         paths = ", ".join(sorted({known for _, known in self._handlers}))
         raise RequestError(HTTPStatus.NOT_FOUND, f"There is no {path}; there are {paths}.", "not_found")
 
-    async def _chat(self, scope: Scope, receive: Receive, send: Send) -> None:
-        payload = await read_json(receive, self._options.max_body_bytes)
+    async def _answer(self, scope: Scope, receive: Receive, reply: Send) -> None:
+        payload = await read_json(receive, self._options.max_body_bytes, self._options.body_seconds)
         record = self._begin(scope, payload)
-        # Versions are the gateway's affair, and a user's name is none of the model server's.
-        body = orjson.dumps({key: value for key, value in payload.items() if key != "user"} | {"model": record.version})
-        headers = _headers(record)
+        payload.pop("user", None)
+        call = Call(scope["path"], payload, self._providers.chain(record.route))
         assert self._upstream is not None
-        self._log.open(record.request_id)
+        assert isinstance(reply, Reply)
+        exchange = Exchange(
+            self._upstream, call, record, reply, _headers, _note, self._end, self._metrics.count_failover
+        )
         self._under_way += 1
         try:
-            reply = Reply(send)
-            work = forward(self._upstream, scope["path"], body, record, reply, headers)
-            await _until_disconnect(work, receive, reply)
+            await _until_disconnect(exchange.run, receive, reply)
         except RequestError as error:
             record.status = error.status
-            await respond_json(send, error.status, error.body(), headers)
-        except (ClientDisconnectedError, asyncio.CancelledError) as error:
+            self._end(record)
+            await respond_json(reply, error.status, error.body(), [*_headers(record), *error.headers])
+        except (ClientDisconnectedError, asyncio.CancelledError):
             record.status = CLIENT_CLOSED_REQUEST
-            if isinstance(error, asyncio.CancelledError):
-                raise
+            raise
         finally:
             self._under_way -= 1
             self._end(record)
@@ -141,27 +182,37 @@ class Gateway:
     def _begin(self, scope: Scope, payload: dict[str, Any]) -> RequestRecord:
         name = payload.get("model")
         if not isinstance(name, str) or not name:
-            raise bad_request(f"'model' is the name of a route: {', '.join(self._routes.names())}.", "model")
-        if not isinstance(payload.get("messages"), list) or not payload["messages"]:
-            raise bad_request("'messages' is a list of at least one message.", "messages")
-        route = self._routes.get(name)
-        if route is None:
-            text = f"There is no route '{name}'; there are {', '.join(self._routes.names())}."
-            raise RequestError(HTTPStatus.NOT_FOUND, text, "model_not_found", "model")
-        request_id = uuid.uuid4().hex
+            raise bad_request(f"'model' is the name of a route: {', '.join(self._names())}.", "model")
+        field = _ASKED[scope["path"]]
+        if not payload.get(field) or (field == "messages" and not isinstance(payload[field], list)):
+            what = "a list of at least one message" if field == "messages" else "needed"
+            raise bad_request(f"'{field}' is {what}.", field)
+        route = self._route(name)
+        request_id = new_request_id()
         user = self._access.user(scope, payload)
         version, variant = self._choose(route, user, request_id)
         return RequestRecord(
             request_id=request_id,
+            endpoint=scope["path"],
             route=route.name,
             variant=variant,
             experiment_id=route.arms.experiment_id if route.arms else None,
             model_id=version.model_id,
-            version=version.name,
+            assigned_version=version.name,
             user_hash=user,
             session_id=(header(scope, _SESSION_HEADER) or "")[:255] or None,
-            messages=payload["messages"] if self._options.log_text else None,
+            question=question(payload) if self._options.log_text else None,
         )
+
+    def _route(self, name: str) -> Route:
+        route = self._routes.get(name) or self._providers.route(name)
+        if route is None:
+            text = f"There is no route '{name}'; there are {', '.join(self._names())}."
+            raise RequestError(HTTPStatus.NOT_FOUND, text, "model_not_found", "model")
+        return route
+
+    def _names(self) -> list[str]:
+        return sorted({*self._routes.names(), *self._providers.names()})
 
     def _choose(self, route: Route, user: str | None, request_id: str) -> tuple[Version, str | None]:
         if route.arms is None:
@@ -174,21 +225,31 @@ class Gateway:
         return route.arms.versions[variant], variant
 
     def _end(self, record: RequestRecord) -> None:
+        """Log and count a request, once."""
+        if record.is_logged:
+            return
         record.seconds = time.perf_counter() - record.started
-        labels = (record.route, record.variant or "", record.version)
+        self._log.put(record)
+        labels = (record.route, record.variant or "", record.version, record.provider or "")
         self._metrics.requests.add(1, *labels, str(int(record.status)))
         self._metrics.seconds.observe(record.seconds, *labels)
         if record.first_byte_seconds is not None:
             self._metrics.first_byte.observe(record.first_byte_seconds, *labels)
-        self._log.put(record)
+        for kind, number in (("prompt", record.answer.prompt_tokens), ("completion", record.answer.completion_tokens)):
+            if number:
+                self._metrics.tokens.add(number, *labels, kind)
 
     async def _models(self, scope: Scope, receive: Receive, send: Send) -> None:
-        cards = [{"id": name, "object": "model", "created": 0, "owned_by": "tollgate"} for name in self._routes.names()]
+        cards = [_card(name) for name in self._names()]
         await respond_json(send, HTTPStatus.OK, {"object": "list", "data": cards})
 
+    async def _model(self, scope: Scope, receive: Receive, send: Send) -> None:
+        name = self._route(scope["path"].removeprefix("/v1/models/")).name
+        await respond_json(send, HTTPStatus.OK, _card(name))
+
     async def _feedback(self, scope: Scope, receive: Receive, send: Send) -> None:
-        rating = feedback.parse(await read_json(receive, self._options.max_body_bytes))
-        status, answer = await feedback.take(rating, self._log)
+        payload = await read_json(receive, self._options.max_body_bytes, self._options.body_seconds)
+        status, answer = await feedback.take(feedback.parse(payload), self._log)
         self._metrics.feedback.add()
         await respond_json(send, status, answer)
 
@@ -197,12 +258,18 @@ class Gateway:
 
     async def _readyz(self, scope: Scope, receive: Receive, send: Send) -> None:
         age = self._routes.age
-        answer = {"status": "ready" if age is not None else "waiting for PostgreSQL", "routes_age_seconds": age}
-        await respond_json(send, HTTPStatus.OK if age is not None else HTTPStatus.SERVICE_UNAVAILABLE, answer)
+        waiting = "ending" if self.is_draining else "waiting for PostgreSQL" if age is None else None
+        answer = {"status": waiting or "ready", "routes_age_seconds": age}
+        await respond_json(send, HTTPStatus.SERVICE_UNAVAILABLE if waiting else HTTPStatus.OK, answer)
 
     async def _show_metrics(self, scope: Scope, receive: Receive, send: Send) -> None:
         age = self._routes.age
-        gauges = {"under_way": self._under_way, "log_waiting": self._log.waiting, "routes": len(self._routes.names())}
+        gauges: dict[str, float] = {
+            "under_way": self._under_way,
+            "log_waiting_bytes": self._log.waiting,
+            "routes": len(self._names()),
+            "open_breakers": len(self._upstream.open_breakers()) if self._upstream else 0,
+        }
         text = self._metrics.text(gauges | ({"routes_age_seconds": age} if age is not None else {}))
         await respond(send, HTTPStatus.OK, metrics.CONTENT_TYPE, text.encode())
 
@@ -219,39 +286,86 @@ def _engine(url: str, connect_timeout: float) -> Engine:
     )
 
 
-def _headers(record: RequestRecord) -> list[tuple[bytes, bytes]]:
-    values = {
-        "request-id": record.request_id,
+def _card(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "tollgate"}
+
+
+def _note(record: RequestRecord) -> Mapping[str, Any]:
+    """Where an answer comes from, as its ``usage`` says it."""
+    return {
+        "request_id": record.request_id,
         "route": record.route,
-        "version": record.version,
         "variant": record.variant,
+        "version": record.version,
+        "provider": record.provider,
+        "fallback": record.fallback,
     }
-    return [
-        (f"x-tollgate-{name}".encode(), quote(value, safe="@:/ ").encode()) for name, value in values.items() if value
-    ]
 
 
-async def _until_disconnect(work: Coroutine[Any, Any, None], receive: Receive, reply: Reply) -> None:
+def _headers(record: RequestRecord) -> list[tuple[bytes, bytes]]:
+    request_id = record.request_id.encode()
+    headers = [(b"x-request-id", request_id), (b"x-tollgate-request-id", request_id)]
+    headers += [(b"x-tollgate-route", _quoted(record.route)), (b"x-tollgate-version", _quoted(record.version))]
+    if record.variant:
+        headers.append((b"x-tollgate-variant", _quoted(record.variant)))
+    if record.provider:
+        headers.append((b"x-tollgate-provider", _quoted(record.provider)))
+    if record.fallback:
+        headers.append((b"x-tollgate-fallback", b"true"))
+    return headers
+
+
+@lru_cache(maxsize=1024)
+def _quoted(value: str) -> bytes:
+    return quote(value, safe="@:/ ").encode()
+
+
+async def _until_disconnect(work: Callable[[], Awaitable[None]], receive: Receive, reply: Reply) -> None:
     """Do the work, but stop it when the client goes away: nobody should compute an answer that nobody reads.
 
     Raises:
         ClientDisconnectedError: The client went away.
     """
-    working = asyncio.ensure_future(work)
-    watching = asyncio.ensure_future(_disconnected(receive))
+    task = asyncio.current_task()
+    assert task is not None
+    loop = task.get_loop()
+    watch = _Watch(task, receive, reply)
+    handle = loop.call_later(_WATCH_AFTER, watch.start, loop)
     try:
-        await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
-        # The server says "disconnected" after a complete response too.
-        if not working.done() and not reply.complete:
-            raise ClientDisconnectedError
-        await working
+        await work()
+    except asyncio.CancelledError:
+        if watch.is_gone and not task.uncancel():
+            raise ClientDisconnectedError from None
+        raise
     finally:
-        for task in (working, watching):
-            task.cancel()
-        with suppress(asyncio.CancelledError):
-            await asyncio.gather(working, watching, return_exceptions=True)
+        handle.cancel()
+        await watch.stop()
 
 
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+class _Watch:
+    """Cancels a task when the client goes away before its answer is complete."""
+
+    def __init__(self, task: asyncio.Task[Any], receive: Receive, reply: Reply) -> None:
+        self._task = task
+        self._receive = receive
+        self._reply = reply
+        self._watching: asyncio.Task[None] | None = None
+        self.is_gone = False
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._watching = loop.create_task(self._run())
+
+    async def _run(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        # The server says "disconnected" after a complete response too.
+        if not self._reply.complete:
+            self.is_gone = True
+            self._task.cancel()
+
+    async def stop(self) -> None:
+        if self._watching is None:
+            return
+        self._watching.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._watching

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -22,15 +23,21 @@ class ClientDisconnectedError(Exception):
 
 
 class Reply:
-    """A ``send`` that knows how far the response is."""
+    """A ``send`` that knows how far the response is. ``extra`` are headers of every response."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
         self.complete = False
+        self.started = False
+        self.extra: Headers = ()
 
     async def __call__(self, message: dict[str, Any]) -> None:
         """Send a part of the response."""
-        if message["type"] == "http.response.body" and not message.get("more_body", False):
+        if message["type"] == "http.response.start":
+            self.started = True
+            if self.extra:
+                message["headers"] = [*message["headers"], *self.extra]
+        elif not message.get("more_body", False):
             self.complete = True
         await self._send(message)
 
@@ -40,13 +47,29 @@ def header(scope: Scope, name: bytes) -> str | None:
     return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), None)
 
 
-async def read_json(receive: Receive, limit: int) -> dict[str, Any]:
-    """Read a request's body, a JSON object of at most ``limit`` bytes.
+async def read_json(receive: Receive, limit: int, seconds: float) -> dict[str, Any]:
+    """Read a request's body, a JSON object of at most ``limit`` bytes that arrives within so many seconds.
 
     Raises:
-        RequestError: It is too large, or no JSON object.
+        RequestError: It is too large, too slow, or no JSON object.
         ClientDisconnectedError: It did not arrive in full.
     """
+    try:
+        async with asyncio.timeout(seconds):
+            body = await _read_body(receive, limit)
+    except TimeoutError as error:
+        text = f"The request's body did not arrive within {seconds:g} s."
+        raise RequestError(HTTPStatus.REQUEST_TIMEOUT, text, "request_timeout") from error
+    try:
+        content = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise bad_request(f"The request is not JSON: {error}.") from error
+    if not isinstance(content, dict):
+        raise bad_request("The request is not a JSON object.")
+    return content
+
+
+async def _read_body(receive: Receive, limit: int) -> bytes:
     body = bytearray()
     more = True
     while more:
@@ -58,13 +81,7 @@ async def read_json(receive: Receive, limit: int) -> dict[str, Any]:
             text = f"The request is larger than {limit} bytes."
             raise RequestError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, text, "request_too_large")
         more = message.get("more_body", False)
-    try:
-        content = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise bad_request(f"The request is not JSON: {error}.") from error
-    if not isinstance(content, dict):
-        raise bad_request("The request is not a JSON object.")
-    return content
+    return bytes(body)
 
 
 async def start(send: Send, status: int, content_type: bytes, headers: Headers = ()) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -25,7 +27,26 @@ class GatewayOptions(BaseSettings):
     upstream_timeout: float = Field(300.0, gt=0, description="Seconds that one answer may take, streams included.")
     connect_timeout: float = Field(2.0, gt=0, description="Seconds to wait for a connection to vLLM or PostgreSQL.")
     refresh_seconds: float = Field(0.5, gt=0, le=60, description="How often routes and experiments are read again.")
-    log_entries: int = Field(50_000, ge=1, description="Log entries kept in memory while PostgreSQL is away.")
+    requests_per_minute: int = Field(
+        100,
+        ge=0,
+        description="Requests a minute of each key and each address, at each gateway; 0: no limit. "
+        "The key above has none.",
+    )
+    body_seconds: float = Field(30.0, gt=0, description="Seconds in which a request's body must arrive.")
+    breaker_failures: int = Field(
+        5, ge=1, description="Failures in a row after which a provider's address is left alone."
+    )
+    breaker_seconds: float = Field(5.0, gt=0, description="Seconds that it is left alone before it is tried again.")
+    drain_seconds: float = Field(
+        0.0, ge=0, le=60, description="Seconds between 'not ready' and the end of new connections, on SIGTERM."
+    )
+    spool: Path | None = Field(
+        None, description="Folder of log entries that PostgreSQL does not have yet; empty: gateway-spool under home."
+    )
+    spool_bytes: int = Field(
+        2**30, ge=2**10, description="Most bytes there; above three quarters texts are left out, then entries."
+    )
     log_pause: float = Field(0.2, gt=0, le=60, description="Seconds between two writes of the log.")
 
     @property

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.errors import RequestError, bad_request
-from gateway.request_log import FeedbackRecord, RequestLogWriter
+from gateway.request_log import FeedbackRecord, RequestLogWriter, is_young
 
 RATINGS = range(1, 6)
 _LONGEST_TEXT = 10_000
@@ -43,15 +43,15 @@ async def take(feedback: FeedbackRecord, writer: RequestLogWriter) -> tuple[HTTP
         RequestError: 404, there is no such request.
     """
     accepted = HTTPStatus.ACCEPTED, {"request_id": feedback.request_id, "status": "accepted"}
-    if writer.is_open(feedback.request_id):
-        writer.put(feedback)
-        return accepted
     try:
         known = await asyncio.to_thread(writer.record_feedback, feedback)
     except SQLAlchemyError:
         writer.put(feedback)
         return accepted
-    if not known:
-        text = f"There is no request '{feedback.request_id}'."
-        raise RequestError(HTTPStatus.NOT_FOUND, text, "request_not_found", "request_id")
-    return HTTPStatus.OK, {"request_id": feedback.request_id, "status": "recorded"}
+    if known:
+        return HTTPStatus.OK, {"request_id": feedback.request_id, "status": "recorded"}
+    if is_young(feedback.request_id):  # its row may be on its way, here or at another gateway
+        writer.put(feedback)
+        return accepted
+    text = f"There is no request '{feedback.request_id}'."
+    raise RequestError(HTTPStatus.NOT_FOUND, text, "request_not_found", "request_id")

@@ -72,15 +72,22 @@ class Metrics:
     """All figures of one gateway."""
 
     def __init__(self) -> None:
-        labels = ("route", "variant", "version")
+        labels = ("route", "variant", "version", "provider")
         prefix = "tollgate_gateway"
         self.requests = Counter(f"{prefix}_requests_total", "Requests, by final status.", (*labels, "status"))
         self.refused = Counter(f"{prefix}_refused_total", "Requests that reached no route.", ("code",))
         self.seconds = Histogram(f"{prefix}_request_seconds", "Time to the last byte of the answer.", labels)
         self.first_byte = Histogram(f"{prefix}_first_byte_seconds", "Time to the first byte of the answer.", labels)
+        self.failovers = Counter(f"{prefix}_failovers_total", "Attempts that failed before an answer.", ("provider",))
+        self.tokens = Counter(f"{prefix}_tokens_total", "Tokens of answers, as providers count.", (*labels, "kind"))
         self.feedback = Counter(f"{prefix}_feedback_total", "Ratings taken.")
-        self.log_shed = Counter(f"{prefix}_log_shed_total", "Log entries dropped because memory was full.")
+        self.log_shed = Counter(f"{prefix}_log_shed_total", "Log entries dropped because the spool was full.")
+        self.log_text_shed = Counter(f"{prefix}_log_text_shed_total", "Log entries whose texts were not kept.")
         self.log_lost = Counter(f"{prefix}_log_lost_total", "Log entries that could not be written.")
+
+    def count_failover(self, provider: str) -> None:
+        """An attempt at a provider failed."""
+        self.failovers.add(1, provider)
 
     def text(self, gauges: dict[str, float]) -> str:
         """All figures, and those that are only known now: ``gauges`` by name without the prefix."""
@@ -91,6 +98,9 @@ class Metrics:
             self.first_byte,
             self.feedback,
             self.log_shed,
+            self.log_text_shed,
+            self.failovers,
+            self.tokens,
             self.log_lost,
         )
         lines = [line for part in parts for line in part.lines()]

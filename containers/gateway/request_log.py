@@ -1,18 +1,21 @@
-"""The request log: rows for ``ab_test_logs``, assignments and ratings, written in batches by a thread of its own.
+"""The request log: rows for ``ab_test_logs``, assignments and ratings, through a spool on disk to PostgreSQL.
 
-Requests never wait for it. While PostgreSQL is away entries are kept in memory up to a limit; beyond it their detail is
-shed, and counted. Answers are taken apart here and not while they are passed on.
+A request appends its entry to the spool before its answer is complete, so that the entry outlives the process. A thread
+of its own reads the spool and writes batches; while PostgreSQL is away they wait on disk, and above the bound texts are
+no longer kept, then entries. Requests never wait for any of it. Writing twice changes nothing: rows are known by their
+request's id.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import logging
-import queue
+import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -21,35 +24,54 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from gateway.answers import Answer, read_stream
 from gateway.metrics import Metrics
+from gateway.spool import Spool
 from tollgate.store.tables import Assignment, RequestLog
 
 log = logging.getLogger(__name__)
 
 BATCH = 500
 _LONGEST_PAUSE = 5.0
+_ADOPT_SECONDS = 5.0
+_ID_DIGITS = 32
+_RATING_WAITS = 3600.0
+"""Seconds that a rating waits for its request's row, which may still be in another gateway's spool."""
 
 
 @dataclass(slots=True)
 class RequestRecord:
-    """One request, as far as it has come. ``answer`` holds the bytes that vLLM sent, whole or as server-sent events."""
+    """One request, as far as it has come. ``served_*`` is who answered, the rest who was meant to."""
 
     request_id: str
+    endpoint: str
     route: str
     variant: str | None
     experiment_id: int | None
     model_id: int | None
-    version: str
+    assigned_version: str
     user_hash: str | None
     session_id: str | None
-    messages: Any
+    question: str | None
+    served_version: str = ""
+    served_model_id: int | None = None
+    provider: str | None = None
+    fallback: bool = False
+    prompt_price: float | None = None
+    completion_price: float | None = None
     started: float = field(default_factory=time.perf_counter)
-    created_at: dt.datetime = field(default_factory=lambda: dt.datetime.now(dt.UTC))
+    created: float = field(default_factory=time.time)
     status: int = 500
     seconds: float = 0.0
     first_byte_seconds: float | None = None
-    streamed: bool = False
-    answer: bytes = b""
+    answer: Answer = field(default_factory=Answer)
+    events: bytes | None = None
+    is_logged: bool = False
+
+    @property
+    def version(self) -> str:
+        """Who answered, else who was meant to."""
+        return self.served_version or self.assigned_version
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +93,22 @@ class FeedbackRecord:
 
 
 Record = RequestRecord | AssignmentRecord | FeedbackRecord
+Entry = dict[str, Any]
+
+
+def new_request_id() -> str:
+    """A name for a request: 12 hexadecimal digits of its time in ms, 20 by chance. The time says how young it is."""
+    return f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
+
+
+def is_young(request_id: str) -> bool:
+    """Whether a request of that name may have been made within the last hour; its row may still be on its way."""
+    try:
+        made = int(request_id[:12], 16) / 1000
+        int(request_id, 16)
+    except ValueError:
+        return False
+    return len(request_id) == _ID_DIGITS and -60.0 < time.time() - made < _RATING_WAITS
 
 
 class RequestLogWriter:
@@ -80,20 +118,22 @@ class RequestLogWriter:
         engine: Tollgate's database.
         metrics: Told what was shed or lost.
         log_text: Whether questions and answers are kept.
-        limit: Most records in memory.
+        root: Folder of the spools of all gateways on this disk.
+        limit: Most bytes of this gateway's spool.
         pause: Seconds between two writes.
     """
 
-    def __init__(self, engine: Engine, metrics: Metrics, log_text: bool, limit: int, pause: float) -> None:
+    def __init__(self, engine: Engine, metrics: Metrics, log_text: bool, root: Path, limit: int, pause: float) -> None:
         self._engine = engine
         self._metrics = metrics
         self._log_text = log_text
+        self._root = root
+        self._spool = Spool.create(root, limit)
         self._pause = pause
-        self._queue: queue.Queue[Record] = queue.Queue(limit)
-        self._open: set[str] = set()
-        self._held: list[FeedbackRecord] = []
+        self._held: dict[str, Entry] = {}
         self._stop = threading.Event()
         self._deadline = float("inf")
+        self._adopted_at = 0.0
         self._thread = threading.Thread(target=self._run, name="request-log", daemon=True)
 
     def start(self) -> None:
@@ -101,32 +141,26 @@ class RequestLogWriter:
         self._thread.start()
 
     def stop(self, seconds: float) -> None:
-        """Write what is waiting, for at most that long, and stop."""
+        """Write what is waiting, for at most that long, and stop; the rest stays on disk."""
         self._deadline = time.monotonic() + seconds
         self._stop.set()
         self._thread.join(seconds + 1.0)
-
-    def open(self, request_id: str) -> None:
-        """Announce a request whose record will follow, so that ratings that come before it wait for it."""
-        self._open.add(request_id)
-
-    def is_open(self, request_id: str) -> bool:
-        """Whether a request is known here but not yet in the database."""
-        return request_id in self._open
+        for entry in self._held.values():
+            self._append(entry)
+        self._spool.close()
 
     def put(self, record: Record) -> None:
-        """Queue a record; shed it if there is no room. Never blocks."""
-        try:
-            self._queue.put_nowait(record)
-        except queue.Full:
-            self._metrics.log_shed.add()
-            if isinstance(record, RequestRecord):
-                self._open.discard(record.request_id)
+        """Append a record to the spool; shed it if there is no room."""
+        if isinstance(record, RequestRecord):
+            if record.is_logged:
+                return
+            record.is_logged = True
+        self._append(self._entry(record))
 
     @property
     def waiting(self) -> int:
-        """Records not yet taken up for writing."""
-        return self._queue.qsize()
+        """Bytes not yet written to the database."""
+        return self._spool.waiting
 
     def record_feedback(self, feedback: FeedbackRecord) -> bool:
         """Write a rating at once. False if there is no such request in the database.
@@ -135,160 +169,202 @@ class RequestLogWriter:
             SQLAlchemyError: PostgreSQL does not answer.
         """
         with Session(self._engine) as session, session.begin():
-            return _update_rating(session, feedback)
+            return _update_rating(session, feedback.request_id, feedback.rating, feedback.text)
+
+    def _append(self, entry: Entry) -> None:
+        try:
+            kept = self._spool.append(orjson.dumps(entry))
+        except OSError as error:
+            log.error("A log entry is lost, the disk refuses it: %s", error.strerror or error)  # noqa: TRY400
+            self._metrics.log_lost.add()
+        else:
+            if not kept:
+                self._metrics.log_shed.add()
+
+    def _entry(self, record: Record) -> Entry:
+        if isinstance(record, AssignmentRecord):
+            return {"kind": "assignment", **{name: getattr(record, name) for name in record.__slots__}}
+        if isinstance(record, FeedbackRecord):
+            return {"kind": "feedback", **{name: getattr(record, name) for name in record.__slots__}}
+        keeps_text = self._log_text
+        if keeps_text and self._spool.is_filling:
+            keeps_text = False
+            self._metrics.log_text_shed.add()
+        return _request_entry(record, keeps_text)
 
     def _run(self) -> None:
         while True:
             stopping = self._stop.wait(self._pause)
-            while batch := self._take():
-                self._write_until_it_is_written(batch)
+            self._write_all(self._spool)
+            self._release()
+            if time.monotonic() - self._adopted_at > _ADOPT_SECONDS:
+                self._write_orphans()
             if stopping:
                 return
 
-    def _take(self) -> list[Record]:
-        batch: list[Record] = []
-        while len(batch) < BATCH:
-            try:
-                batch.append(self._queue.get_nowait())
-            except queue.Empty:
-                break
-        if batch or (self._held and not self._stop.is_set()):
-            return [*batch, *self._release()]
-        return batch
+    def _write_orphans(self) -> None:
+        self._adopted_at = time.monotonic()
+        for orphan in Spool.adopt(self._root):
+            log.warning("Writing %s bytes of log that a gateway left behind.", orphan.waiting)
+            self._write_all(orphan)
+            orphan.close()
 
-    def _release(self) -> Iterator[FeedbackRecord]:
-        """Held ratings whose request has meanwhile been written."""
-        held, self._held = self._held, []
-        for feedback in held:
-            if self.is_open(feedback.request_id):
-                self._held.append(feedback)
-            else:
-                yield feedback
+    def _write_all(self, spool: Spool) -> None:
+        while (batch := spool.next_batch(BATCH)) is not None:
+            if not self._write_until_it_is_written([_parsed(line) for line in batch.lines]):
+                return
+            spool.done(batch)
 
-    def _write_until_it_is_written(self, batch: Sequence[Record]) -> None:
+    def _write_until_it_is_written(self, entries: Sequence[Entry]) -> bool:
+        """False if the process has to end before PostgreSQL answers; the entries then stay on disk."""
         pause = self._pause
         while True:
             try:
-                self._write(batch)
+                self._write(entries)
             except (OperationalError, InterfaceError) as error:
                 if time.monotonic() + pause > self._deadline:
-                    log.error("%s log entries are lost: PostgreSQL does not answer.", len(batch))  # noqa: TRY400
-                    self._metrics.log_lost.add(len(batch))
-                    break
+                    return False
                 log.warning("The request log waits, PostgreSQL does not answer: %s", type(error).__name__)
                 self._stop.wait(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
-            except SQLAlchemyError as error:
-                if len(batch) > 1:
-                    # One record that the database refuses must not take the others with it.
-                    for record in batch:
-                        self._write_until_it_is_written([record])
-                    return
+            except (SQLAlchemyError, ValueError, KeyError, TypeError) as error:
+                if len(entries) > 1:
+                    # One entry that the database refuses must not take the others with it.
+                    outcomes = [self._write_until_it_is_written([entry]) for entry in entries]
+                    return all(outcomes)
                 log.error("A log entry is lost, the database refuses it: %s", type(error).__name__)  # noqa: TRY400
-                self._metrics.log_lost.add()
-                break
+                self._metrics.log_lost.add(len(entries))
+                return True
             else:
-                break
-        self._open.difference_update(record.request_id for record in batch if isinstance(record, RequestRecord))
+                return True
 
-    def _write(self, batch: Sequence[Record]) -> None:
-        requests = [_row(record, self._log_text) for record in batch if isinstance(record, RequestRecord)]
+    def _write(self, entries: Sequence[Entry]) -> None:
+        requests = [_row(entry) for entry in entries if entry.get("kind") == "request"]
         assignments = [
-            {"experiment_id": record.experiment_id, "user_hash": record.user_hash, "variant": record.variant}
-            for record in batch
-            if isinstance(record, AssignmentRecord)
+            {name: entry[name] for name in AssignmentRecord.__slots__}
+            for entry in entries
+            if entry.get("kind") == "assignment"
         ]
+        ratings = [entry for entry in entries if entry.get("kind") == "feedback"]
         with Session(self._engine) as session, session.begin():
             # A batch may come twice, when its commit was done but the answer got lost.
             if assignments:
                 session.execute(insert(Assignment).on_conflict_do_nothing(), assignments)
             if requests:
                 session.execute(insert(RequestLog).on_conflict_do_nothing(index_elements=["request_id"]), requests)
-            ratings = [record for record in batch if isinstance(record, FeedbackRecord)]
-            early = [rating for rating in ratings if not _update_rating(session, rating)]
-        self._held += [rating for rating in early if self.is_open(rating.request_id)]
+            early = [rating for rating in ratings if not _rate(session, rating)]
+        for rating in early:
+            self._hold(rating)
+
+    def _hold(self, rating: Entry) -> None:
+        if is_young(rating["request_id"]):
+            given = {key: value for key, value in rating.items() if value is not None}
+            self._held[rating["request_id"]] = self._held.get(rating["request_id"], {}) | given
+        else:
+            self._metrics.log_lost.add()
+
+    def _release(self) -> None:
+        """Try again the ratings whose request had no row yet."""
+        if not self._held:
+            return
+        held, self._held = self._held, {}
+        try:
+            self._write(list(held.values()))
+        except SQLAlchemyError:
+            self._held = held | self._held
 
 
-def _update_rating(session: Session, feedback: FeedbackRecord) -> bool:
-    given = {"user_rating": feedback.rating, "user_feedback": feedback.text}
-    values = {column: value for column, value in given.items() if value is not None}
-    statement = update(RequestLog).where(RequestLog.request_id == feedback.request_id).values(values)
-    return session.scalar(statement.returning(RequestLog.id)) is not None
-
-
-def _row(record: RequestRecord, log_text: bool) -> dict[str, Any]:
-    answer = _read_stream(record.answer) if record.streamed else _read_whole(record.answer)
-    return {
+def _request_entry(record: RequestRecord, keeps_text: bool) -> Entry:
+    answer = record.answer
+    entry = {
+        "kind": "request",
         "request_id": record.request_id,
         "experiment_id": record.experiment_id,
         "route": record.route,
         "user_hash": record.user_hash,
         "session_id": record.session_id,
         "variant": record.variant,
-        "model_id": record.model_id,
-        "query": _clean(_question(record.messages)) if log_text else None,
-        "response": _clean(answer.text) if log_text else None,
-        "status_code": record.status,
+        "model_id": record.served_model_id if record.provider else record.model_id,
+        "status_code": int(record.status),
         "response_time_ms": 1000 * record.seconds,
+        "endpoint": record.endpoint,
+        "provider": record.provider,
+        "assigned_version": record.assigned_version,
+        "served_version": record.served_version or None,
+        "fallback": record.fallback,
+        "first_token_ms": None if record.first_byte_seconds is None else 1000 * record.first_byte_seconds,
         "prompt_tokens": answer.prompt_tokens,
         "completion_tokens": answer.completion_tokens,
-        "created_at": record.created_at,
+        "finish_reason": answer.finish_reason,
+        "prices": (record.prompt_price, record.completion_price),
+        "created": record.created,
+        "keeps_text": keeps_text,
+    }
+    if record.events is not None:
+        # Only a stream's end is needed for why it ended; the rest is text.
+        events = record.events if keeps_text else record.events[-4096:]
+        entry["events"] = events.decode("utf-8", "replace")
+    if keeps_text:
+        entry["query"] = _clean(record.question)
+        entry["response"] = _clean(answer.text)
+    return entry
+
+
+def _parsed(line: bytes) -> Entry:
+    try:
+        entry = orjson.loads(line)
+    except orjson.JSONDecodeError:  # torn by a machine that died
+        return {}
+    return entry if isinstance(entry, dict) else {}
+
+
+def _rate(session: Session, entry: Entry) -> bool:
+    return _update_rating(session, entry["request_id"], entry.get("rating"), entry.get("text"))
+
+
+def _update_rating(session: Session, request_id: str, rating: int | None, text: str | None) -> bool:
+    given = {"user_rating": rating, "user_feedback": text}
+    values = {column: value for column, value in given.items() if value is not None}
+    statement = update(RequestLog).where(RequestLog.request_id == request_id).values(values)
+    return session.scalar(statement.returning(RequestLog.id)) is not None
+
+
+_COPIED = (
+    *("request_id", "experiment_id", "route", "user_hash", "session_id", "variant", "model_id", "status_code"),
+    *("response_time_ms", "endpoint", "provider", "assigned_version", "served_version", "fallback", "first_token_ms"),
+)
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    streamed = read_stream(entry["events"].encode()) if entry.get("events") else Answer()
+    prompt_tokens = _first(entry["prompt_tokens"], streamed.prompt_tokens)
+    completion_tokens = _first(entry["completion_tokens"], streamed.completion_tokens)
+    text = _first(entry.get("response"), _clean(streamed.text))
+    return {name: entry[name] for name in _COPIED} | {
+        "query": entry.get("query"),
+        "response": text if entry["keeps_text"] else None,
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "finish_reason": _first(entry["finish_reason"], streamed.finish_reason),
+        "cost": _cost(prompt_tokens, completion_tokens, *entry["prices"]),
+        "created_at": dt.datetime.fromtimestamp(entry["created"], dt.UTC),
     }
 
 
-@dataclass(slots=True)
-class _Answer:
-    text: str | None = None
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-
-    def add(self, content: Any, key: str) -> None:
-        """Take text and tokens from a completion, or from one chunk of it."""
-        if not isinstance(content, dict):
-            return
-        usage = content.get("usage")
-        if isinstance(usage, dict):
-            self.prompt_tokens = usage.get("prompt_tokens")
-            self.completion_tokens = usage.get("completion_tokens")
-        for choice in (content.get("choices") or [])[:1]:
-            part = (choice.get(key) or {}).get("content")
-            if isinstance(part, str):
-                self.text = (self.text or "") + part
+def _first(value: Any, other: Any) -> Any:
+    return other if value is None else value
 
 
-def _read_whole(body: bytes) -> _Answer:
-    answer = _Answer()
-    answer.add(_json(body), "message")
-    return answer
-
-
-def _read_stream(events: bytes) -> _Answer:
-    answer = _Answer()
-    for content in _events(events.splitlines()):
-        answer.add(content, "delta")
-    return answer
-
-
-def _events(lines: Iterable[bytes]) -> Iterator[Any]:
-    for line in lines:
-        if line.startswith(b"data:"):
-            yield _json(line[5:].strip())
-
-
-def _json(text: bytes) -> Any:
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:  # "[DONE]", or an event cut where the log's limit was
+def _cost(
+    prompt_tokens: int | None,
+    completion_tokens: int | None,
+    prompt_price: float | None,
+    completion_price: float | None,
+) -> float | None:
+    """Tokens times the price of a million; null where neither has a price, or the tokens are not known."""
+    if prompt_tokens is None or (prompt_price is None and completion_price is None):
         return None
-
-
-def _question(messages: Any) -> str | None:
-    """The last message's text; of a message in parts, its parts of text."""
-    content = messages[-1].get("content") if isinstance(messages, list) and isinstance(messages[-1], dict) else None
-    if isinstance(content, list):
-        texts = [part.get("text") for part in content if isinstance(part, dict)]
-        return "\n".join(text for text in texts if isinstance(text, str))
-    return content if isinstance(content, str) else None
+    return (prompt_tokens * (prompt_price or 0.0) + (completion_tokens or 0) * (completion_price or 0.0)) / 1e6
 
 
 def _clean(text: str | None) -> str | None:

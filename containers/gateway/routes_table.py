@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 import threading
 import time
@@ -15,9 +16,14 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, aliased
 
 from gateway.assignment import Assignments
+from gateway.route_news import RouteNews
 from tollgate.store.tables import Assignment, Deployment, Experiment, RegisteredModel
 
 log = logging.getLogger(__name__)
+
+_COMMIT_TIME = dt.timedelta(seconds=2)
+"""Assignments carry the time at which their transaction began; it ends within this time."""
+_ROWS_AT_ONCE = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +54,13 @@ class Route:
 
 
 class RoutesTable:
-    """The routes, read every ``refresh_seconds`` in a thread of its own.
+    """The routes, read whenever one moves and every ``refresh_seconds``, in a thread of its own.
 
     Args:
         engine: Tollgate's database.
         assignments: Told which users an experiment has already assigned, before the experiment is used.
         base_model_name: Name under which vLLM serves the base model; a route of its own.
-        refresh_seconds: Pause between two reads.
+        refresh_seconds: Longest pause between two reads.
     """
 
     def __init__(self, engine: Engine, assignments: Assignments, base_model_name: str, refresh_seconds: float) -> None:
@@ -64,6 +70,7 @@ class RoutesTable:
         self._refresh_seconds = refresh_seconds
         self._routes: Mapping[str, Route] = {base_model_name: self._base}
         self._arms: Mapping[int, Arms] = {}
+        self._learned: dict[int, dt.datetime] = {}
         self._read_at: float | None = None
         self._is_away = False
         self._stop = threading.Event()
@@ -113,20 +120,29 @@ class RoutesTable:
         return True
 
     def _learn_assignments(self, session: Session, arms: Mapping[str, Arms]) -> None:
-        # Only a new experiment and a changed split need them: otherwise every arm follows from the user's hash.
+        """Learn all assignments of a new experiment, and what this and other gateways have written since.
+
+        It comes before a changed split is used: whoever was assigned under the old one is known by then.
+        """
         for experiment in arms.values():
-            known = self._arms.get(experiment.experiment_id)
-            if known is None or known.split != experiment.split:
-                rows = session.execute(
-                    select(Assignment.user_hash, Assignment.variant).where(
-                        Assignment.experiment_id == experiment.experiment_id
-                    )
-                )
-                self._assignments.learn(experiment.experiment_id, dict(rows.tuples().all()))
+            since = self._learned.get(experiment.experiment_id) if experiment.experiment_id in self._arms else None
+            query = select(Assignment.user_hash, Assignment.variant, Assignment.assigned_at).where(
+                Assignment.experiment_id == experiment.experiment_id
+            )
+            if since is not None:
+                query = query.where(Assignment.assigned_at >= since - _COMMIT_TIME)
+            for rows in session.execute(query.execution_options(yield_per=_ROWS_AT_ONCE)).partitions():
+                self._assignments.learn(experiment.experiment_id, {user: variant for user, variant, _ in rows})
+                newest = max(written for *_, written in rows)
+                self._learned[experiment.experiment_id] = max(newest, since or newest)
 
     def _run(self) -> None:
-        while not self._stop.wait(self._refresh_seconds):
-            self.refresh()
+        news = RouteNews(self._engine, self._stop)
+        while not self._stop.is_set():
+            news.wait(self._refresh_seconds)
+            if not self._stop.is_set():
+                self.refresh()
+        news.close()
 
 
 def _experiments(session: Session) -> dict[str, Arms]:

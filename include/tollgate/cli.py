@@ -23,11 +23,20 @@ ROOMS = {
         "Bring replicas, rollouts and MLflow in line with PostgreSQL.",
     ),
     "experiment": ("tollgate.experiments.commands:app", "Plan, simulate and analyse A/B tests."),
+    "evaluate": (
+        "tollgate.evaluation.evaluate_commands:evaluate_command",
+        "Ask a served model a suite of cases.",
+    ),
     "estimate": (
         "tollgate.training.estimate_commands:estimate_command",
         "Estimate parameters, memory, time and cost of a training before it starts.",
     ),
     "schema": ("tollgate.training.estimate_commands:schema_app", "Print published JSON schemas."),
+    "providers": (
+        "tollgate.serving.provider_commands:app",
+        "Providers behind the gateway: add, order, check, compare.",
+    ),
+    "keys": ("tollgate.serving.key_commands:app", "Keys of the gateway's clients: create, list, revoke."),
     "verdict": ("tollgate.evaluation.commands:verdict_command", "Judge an evaluation against the gates."),
     "gpus": ("tollgate.training.gpu_commands:gpus_command", "Show which job has which GPU, and who waits."),
     "demo": (

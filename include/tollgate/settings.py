@@ -36,6 +36,9 @@ class Settings(BaseSettings):
     airflow_url: str | None = Field(None, description="Airflow's address; empty: the local server.")
     gateway_url: str | None = Field(None, description="The gateway's address; empty: the local one.")
     vllm_urls: list[str] = Field([], description="Addresses of all vLLM replicas; empty: the local server.")
+    provider_keys: Path | None = Field(
+        None, description="Folder of other providers' API keys, a file each; empty: provider-keys under home."
+    )
 
     runtime: Literal["auto", "docker", "process"] = Field(
         "auto",
@@ -43,6 +46,9 @@ class Settings(BaseSettings):
     )
     docker_url: str = Field("unix:///var/run/docker.sock", description="The Docker engine that runs jobs.")
     trainer_image: str = Field("tollgate/trainer:0.1.0", description="Image of the training container.")
+    vllm_image: str = Field(
+        "tollgate/vllm:0.1.0", description="Image of vLLM, in which full weights are examined before a release."
+    )
     job_memory: str = Field("16g", description="Memory limit of a job's container.")
     gpu_memory_gb: float | None = Field(
         None, gt=0, description="Memory of one GPU in GB (10^9 bytes); empty: not compared with what a job needs."
@@ -83,7 +89,7 @@ class Settings(BaseSettings):
         20, ge=1, description="Least users of each version at each share; with fewer a rollout holds."
     )
 
-    @field_validator("home", "ml_python", "base_model", "signing_key")
+    @field_validator("home", "ml_python", "base_model", "provider_keys", "signing_key")
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
         return None if path is None else path.absolute()  # the stack's processes must all mean the same place

@@ -4,31 +4,32 @@ from __future__ import annotations
 
 import datetime as dt
 
-from sqlalchemy import ColumnElement, Integer, case, func, select
+from sqlalchemy import ColumnElement, Integer, case, func, or_, select
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import Session
 
 from tollgate.serving.canary import ArmFigures
-from tollgate.store.tables import RequestLog
+from tollgate.store.tables import RegisteredModel, RequestLog
 
 _OK, _SERVER_ERROR = 200, 500
 _WHITE = " \n\r\t"
 
 
-def measure(session: Session, route: str, model_id: int, since: dt.datetime) -> ArmFigures:
+def measure(session: Session, route: str, model: RegisteredModel, since: dt.datetime) -> ArmFigures:
     """Figures of one version on one route.
 
-    Errors of the client (4xx) and requests that the client gave up are no fault of a version. An empty answer is one
-    without a visible character; where the gateway keeps no texts, one of at most one token.
+    A request that another provider had to answer in its place counts as failed: without that one it would have. Errors
+    of the client (4xx) and requests that the client gave up are no fault of a version. An empty answer is one without
+    a visible character; where the gateway keeps no texts, one of at most one token.
 
     Args:
         session: The caller's transaction.
         route: The route.
-        model_id: The version that answered.
+        model: The version that users were given.
         since: Requests that began from then on.
     """
-    failed = RequestLog.status_code >= _SERVER_ERROR
-    answered = RequestLog.status_code == _OK
+    failed = (RequestLog.status_code >= _SERVER_ERROR) | RequestLog.model_id.is_distinct_from(model.id)
+    answered = (RequestLog.status_code == _OK) & (RequestLog.model_id == model.id)
     empty = _is_empty()
     users = (
         select(
@@ -42,7 +43,11 @@ def measure(session: Session, route: str, model_id: int, since: dt.datetime) -> 
             .filter(answered)
             .label("latencies"),
         )
-        .where(RequestLog.route == route, RequestLog.model_id == model_id, RequestLog.created_at >= since)
+        .where(
+            RequestLog.route == route,
+            or_(RequestLog.model_id == model.id, RequestLog.assigned_version == model.served_name),
+            RequestLog.created_at >= since,
+        )
         .group_by(func.coalesce(RequestLog.user_hash, RequestLog.request_id))
         .subquery()
     )

@@ -132,7 +132,7 @@ def look(session: Session, rollout_id: int, by: str) -> RolloutState:
         return _end(session, rollout, "stopped", 0.0, by, (overtaken,))
     plan = CanaryPlan.model_validate(rollout.plan)
     new, former = (
-        measure(session, rollout.route, model_id, rollout.step_started_at)
+        measure(session, rollout.route, lifecycle.get(session, model_id), rollout.step_started_at)
         for model_id in (rollout.model_id, rollout.former_id)
     )
     is_due = new.requests >= max(1.0, LOOK_GROWTH * rollout.looked_requests)

@@ -22,7 +22,7 @@ from tollgate.registry.lifecycle import Stage
 from tollgate.serving import canary_rollout
 from tollgate.serving.client import VllmClient
 from tollgate.serving.probes import Probe
-from tollgate.serving.rollout import deploy, ensure_served, set_route
+from tollgate.serving.rollout import deploy, ensure_served, is_served, set_route
 from tollgate.store.tables import Deployment, Experiment, RegisteredModel
 
 
@@ -209,7 +209,8 @@ def roll_back(
     if present is None or former is None:
         expected = "one in production, and a former version of it"
         raise BadInputError("There is nothing to go back to.", [Problem("route", route, expected)])
-    ensure_served(former, client)
+    if not is_served(former, client):
+        ensure_served(former, client)
     if rollout is not None:
         canary_rollout.abort(session, rollout, by, why)
     if running is not None:

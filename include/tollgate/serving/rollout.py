@@ -23,6 +23,7 @@ from tollgate.errors import BadInputError, Problem, ServiceUnavailableError, Tol
 from tollgate.registry import lifecycle
 from tollgate.registry.lifecycle import Stage
 from tollgate.serving import probes
+from tollgate.serving.channel import ROUTES_CHANNEL
 from tollgate.serving.client import Replica, VllmClient
 from tollgate.serving.probes import KnownAnswer, Probe, ProbeFailedError
 from tollgate.store.tables import Deployment, Experiment, RegisteredModel
@@ -109,6 +110,7 @@ def set_route(session: Session, route: str, weights: Mapping[int, float], by: st
         for model_id, share in shares.items()
     )
     session.flush()
+    session.execute(select(func.pg_notify(ROUTES_CHANNEL, route)))  # heard when the transaction commits
     return True
 
 
@@ -198,18 +200,23 @@ def ensure_served(model: RegisteredModel, client: VllmClient) -> None:
         BadInputError: No replica has it, and its files or the replicas rule it out.
         ServiceUnavailableError: No replica has it, and one did not answer.
     """
-    path, failures = Path(model.model_path), []
-    for replica in client.replicas:
-        with suppress(ServiceUnavailableError):
-            if replica.holds(model.served_name, path):
-                return
+    failures: list[TollgateError] = []
     for replica in client.replicas:
         try:
-            client.load_on(replica, model.served_name, path, model.manifest_digest)
+            client.load_on(replica, model.served_name, Path(model.model_path), model.manifest_digest)
         except (ServiceUnavailableError, BadInputError) as error:
             failures.append(error)
     if len(failures) == len(client.replicas):
         raise failures[0]
+
+
+def is_served(model: RegisteredModel, client: VllmClient) -> bool:
+    """Whether at least one replica holds a version; the first that does is asked, and no other."""
+    for replica in client.replicas:
+        with suppress(ServiceUnavailableError):
+            if replica.holds(model.served_name, Path(model.model_path)):
+                return True
+    return False
 
 
 def known_answers(model: RegisteredModel) -> list[KnownAnswer]:

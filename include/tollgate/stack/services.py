@@ -79,6 +79,16 @@ def services(configuration: Settings, secrets: Secrets) -> tuple[Service, ...]:
     )
 
 
+def postgres_guardian(configuration: Settings) -> Service:
+    """What starts PostgreSQL again where it was killed. It answers nobody; PostgreSQL's own health stands for it.
+
+    Args:
+        configuration: The data folder.
+    """
+    command = (sys.executable, "-m", "tollgate.stack.postgres", str(configuration.postgres_data))
+    return Service(name="postgres-guardian", command=command, environment={}, health_url="")
+
+
 def preparations(configuration: Settings, secrets: Secrets) -> tuple[Preparation, ...]:
     """What must be done between PostgreSQL's start and that of the services: tables, the administrator, the pool.
 
@@ -213,9 +223,8 @@ def _gateway(configuration: Settings, secrets: Secrets) -> Service:
     return Service(
         name="gateway",
         command=(
-            *(sys.executable, "-m", "uvicorn", "gateway.app:create_app", "--factory"),
+            *(sys.executable, "-m", "gateway"),
             *("--host", configuration.host, "--port", str(configuration.gateway_port)),
-            *("--no-access-log", "--timeout-graceful-shutdown", "20"),
         ),
         environment={
             "TOLLGATE_GATEWAY_KEY": secrets.gateway_key,

@@ -287,6 +287,8 @@ class Assignment(Table):
     """The arm a user was given in an experiment; kept, so that later changes of weights move nobody."""
 
     __tablename__ = "ab_assignments"
+    # Gateways learn from each other by the time of writing.
+    __table_args__ = (Index("ix_ab_assignments_experiment_time", "experiment_id", "assigned_at"),)
 
     experiment_id: Mapped[int] = mapped_column(ForeignKey("ab_experiments.id", ondelete="CASCADE"), primary_key=True)
     user_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
@@ -295,7 +297,10 @@ class Assignment(Table):
 
 
 class RequestLog(Table):
-    """One request at the gateway: ``variant`` was assigned, ``model_id`` answered; either may be null."""
+    """One request at the gateway: ``variant`` was assigned, ``model_id`` answered; either may be null.
+
+    ``fallback`` says that another provider than the route's first one answered; ``cost`` is in the prices' currency.
+    """
 
     __tablename__ = "ab_test_logs"
     __table_args__ = (
@@ -319,7 +324,63 @@ class RequestLog(Table):
     completion_tokens: Mapped[int | None]
     user_rating: Mapped[int | None]
     user_feedback: Mapped[str | None] = mapped_column(Text)
+    endpoint: Mapped[str | None] = mapped_column(String(50))
+    provider: Mapped[str | None] = mapped_column(String(100))
+    assigned_version: Mapped[str | None] = mapped_column(String(300))
+    served_version: Mapped[str | None] = mapped_column(String(300))
+    fallback: Mapped[bool] = mapped_column(server_default=text("false"))
+    first_token_ms: Mapped[float | None]
+    finish_reason: Mapped[str | None] = mapped_column(String(50))
+    cost: Mapped[float | None]
     created_at: Mapped[dt.datetime] = _now()
+
+
+class Provider(Table):
+    """A place that answers in OpenAI's form. Keys are not kept here: ``key_source`` says where the gateway finds one.
+
+    The row ``vllm`` without addresses means the servers that the gateway's settings name. Prices are per million
+    tokens. Without ``model`` the provider is sent the version's own name, and its answers count as the version's.
+    """
+
+    __tablename__ = "providers"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(100), unique=True)
+    addresses: Mapped[list[str]] = mapped_column(server_default=text("'{}'"))
+    model: Mapped[str | None] = mapped_column(String(255))
+    key_source: Mapped[str | None] = mapped_column(String(500))
+    prompt_price: Mapped[float | None]
+    completion_price: Mapped[float | None]
+    timeout_seconds: Mapped[float | None]
+    stream_usage: Mapped[bool] = mapped_column(server_default=text("true"))
+    enabled: Mapped[bool] = mapped_column(server_default=text("true"))
+    updated_by: Mapped[str | None] = mapped_column(String(255))
+    updated_at: Mapped[dt.datetime] = mapped_column(server_default=func.now(), onupdate=func.now())
+
+
+class RouteProvider(Table):
+    """Who answers a route: providers in the order in which they are tried. A route without rows has ``vllm`` alone."""
+
+    __tablename__ = "route_providers"
+    __table_args__ = (UniqueConstraint("route", "provider_id", name="uq_route_providers_route_provider"),)
+
+    route: Mapped[str] = mapped_column(String(255), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+    provider_id: Mapped[int] = mapped_column(ForeignKey("providers.id"))
+
+
+class GatewayKey(Table):
+    """A client's key, as its SHA-256 digest. Without ``requests_per_minute`` the gateway's own limit holds."""
+
+    __tablename__ = "gateway_keys"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(255), unique=True)
+    key_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    requests_per_minute: Mapped[int | None]
+    created_by: Mapped[str | None] = mapped_column(String(255))
+    created_at: Mapped[dt.datetime] = _now()
+    revoked_at: Mapped[dt.datetime | None]
 
 
 class ExperimentResult(Table):

@@ -23,6 +23,8 @@ class FakeVllm:
         self.base = base
         self.loaded: dict[str, str] = {}
         self.requests: list[dict[str, Any]] = []
+        self.keys: list[str | None] = []
+        self.status = 0
         self.refuse = False
         self.says: str | None = None
         self.cut_streams = False
@@ -54,6 +56,8 @@ class FakeVllm:
         app.router.add_post("/v1/load_lora_adapter", self._load)
         app.router.add_post("/v1/unload_lora_adapter", self._unload)
         app.router.add_post("/v1/chat/completions", self._chat)
+        app.router.add_post("/v1/completions", self._complete)
+        app.router.add_post("/v1/embeddings", self._embed)
         runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         self._loop.run_until_complete(runner.setup())
         site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -98,7 +102,10 @@ class FakeVllm:
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         self.requests.append(body)
+        self.keys.append(request.headers.get("Authorization"))
         name = body["model"]
+        if self.status:
+            return error(self.status, "Error", f"status {self.status} for {request.headers.get('Authorization')}")
         if self.refuse:
             return error(500, "InternalServerError", "EngineCore encountered an issue.")
         if name != self.base and name not in self.loaded:
@@ -110,12 +117,13 @@ class FakeVllm:
         try:
             await asyncio.sleep(self.pause)
             answer = self.says or f"{name}: {body['messages'][-1]['content']}"
-            return await self._stream(request, name, answer) if body.get("stream") else completion(name, answer)
+            return await self._stream(request, body, answer) if body.get("stream") else completion(name, answer)
         except (asyncio.CancelledError, ConnectionError):
             self.cancelled.set()
             raise
 
-    async def _stream(self, request: web.Request, name: str, answer: str) -> web.StreamResponse:
+    async def _stream(self, request: web.Request, body: dict[str, Any], answer: str) -> web.StreamResponse:
+        name = body["model"]
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
         await response.prepare(request)
         for word in answer.split(" "):
@@ -126,8 +134,25 @@ class FakeVllm:
                 assert request.transport is not None
                 request.transport.abort()
                 return response
+        if (body.get("stream_options") or {}).get("include_usage"):
+            await response.write(b'data: {"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":5}}\n\n')
         await response.write(b"data: [DONE]\n\n")
         return response
+
+    async def _complete(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        self.requests.append(body)
+        choice = {"index": 0, "text": f"{body['prompt']} and on", "finish_reason": "length"}
+        usage = {"prompt_tokens": 2, "completion_tokens": 2, "total_tokens": 4}
+        content = {"id": "cmpl-1", "object": "text_completion", "created": 1, "model": body["model"]}
+        return web.json_response(content | {"choices": [choice], "usage": usage})
+
+    async def _embed(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        self.requests.append(body)
+        data = [{"object": "embedding", "index": 0, "embedding": [0.5, -0.25]}]
+        usage = {"prompt_tokens": 3, "total_tokens": 3}
+        return web.json_response({"object": "list", "model": body["model"], "data": data, "usage": usage})
 
     def _is_nan(self, name: str) -> bool:
         return name in self.loaded and (Path(self.loaded[name]) / "serves_nan").exists()
@@ -138,6 +163,7 @@ def completion(name: str, answer: str) -> web.Response:
         {
             "id": "chatcmpl-1",
             "object": "chat.completion",
+            "created": 1,
             "model": name,
             "choices": [{"index": 0, "message": {"role": "assistant", "content": answer}, "finish_reason": "stop"}],
             "usage": {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12},

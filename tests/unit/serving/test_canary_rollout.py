@@ -90,6 +90,17 @@ def served(
         )
 
 
+def answered_by_another(model_id: int, served_name: str, users: int) -> None:
+    """The version failed, and the gateway's next provider answered in its place."""
+    served(model_id, users)
+    with transaction() as session:
+        session.execute(
+            update(RequestLog)
+            .where(RequestLog.model_id == model_id)
+            .values(model_id=None, assigned_version=served_name, fallback=True)
+        )
+
+
 def age_traffic() -> None:
     """What was logged so far was before the present share."""
     with transaction() as session:
@@ -181,6 +192,13 @@ def test_harm_gives_the_route_back_by_itself(
     assert (stages(), shares()) == (["production", "archived", "candidate"], {models[0]: 1.0})
     with pytest.raises(GateRefusedError, match="only a candidate"):
         begin(models[1], client)
+
+
+def test_answers_that_another_provider_had_to_give_are_failures(models: list[int], client: VllmClient) -> None:
+    begun = begin(models[1], client)
+    served(models[0], 300)
+    answered_by_another(models[1], "router@v2", 60)
+    assert look(begun.rollout_id).action == "roll_back"
 
 
 def test_a_client_s_mistakes_and_traffic_of_before_do_not_count(models: list[int], client: VllmClient) -> None:

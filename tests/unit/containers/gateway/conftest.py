@@ -29,9 +29,9 @@ ROUTE = "router"
 class RunningGateway:
     """A gateway in a thread; ``http`` talks to it."""
 
-    def __init__(self, database_url: str, addresses: list[str], **options: Any) -> None:
-        chosen = {"refresh_seconds": 0.05, "log_pause": 0.05} | options
-        environment = Settings(database_url=database_url, vllm_urls=addresses)
+    def __init__(self, database_url: str, addresses: list[str], home: Path, **options: Any) -> None:
+        chosen = {"refresh_seconds": 0.05, "log_pause": 0.05, "requests_per_minute": 0} | options
+        environment = Settings(database_url=database_url, vllm_urls=addresses, home=home)
         app = Gateway(GatewayOptions(**chosen), environment)
         config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", timeout_graceful_shutdown=5)  # type: ignore[arg-type]
         self._server = uvicorn.Server(config)
@@ -103,12 +103,14 @@ def experiment(models: list[int]) -> int:
 
 
 @pytest.fixture
-def start(postgres_url: str, models: list[int], backend: FakeVllm) -> Iterator[Callable[..., RunningGateway]]:
+def start(
+    postgres_url: str, models: list[int], backend: FakeVllm, tmp_path: Path
+) -> Iterator[Callable[..., RunningGateway]]:
     """Starts gateways, in front of ``backend`` unless other addresses are given, and stops them afterwards."""
     with ExitStack() as stack:
 
         def run(addresses: list[str] | None = None, **options: Any) -> RunningGateway:
-            gateway = RunningGateway(postgres_url, addresses or [backend.address], **options)
+            gateway = RunningGateway(postgres_url, addresses or [backend.address], tmp_path / "home", **options)
             stack.callback(gateway.stop)
             return gateway
 

@@ -115,7 +115,7 @@ def test_figures_are_counted_per_version(gateway: RunningGateway, backend: FakeV
     gateway.ask()
     backend.refuse = True
     gateway.ask()
-    labels = 'route="router",variant="",version="router@v1"'
+    labels = 'route="router",variant="",version="router@v1",provider="vllm"'
     expected = {
         f'tollgate_gateway_requests_total{{{labels},status="200"}} 1',
         f'tollgate_gateway_requests_total{{{labels},status="500"}} 1',

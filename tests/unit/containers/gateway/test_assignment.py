@@ -2,14 +2,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 from sqlalchemy import func, select
 from tests.unit.containers.gateway.conftest import RunningGateway, change, logged, wait_for
 
+from gateway.assignment import Assignments
+from gateway.routes_table import Arms, Version
 from tollgate.experiments.assignment import assign, hash_user
 from tollgate.store.session import transaction
 from tollgate.store.tables import Assignment, Experiment
 
 Start = Callable[..., RunningGateway]
+MILLION = 1_000_000
 USERS = [f"user-{number}" for number in range(100)]
 
 
@@ -78,3 +82,30 @@ def test_an_experiment_that_ends_gives_the_route_back(experiment: int, gateway: 
     change(Experiment, experiment, status="completed")
     wait_for(lambda: "x-tollgate-variant" not in gateway.ask(caller="user-0").headers)
     assert {gateway.ask(caller=user).headers["x-tollgate-version"] for user in USERS[:10]} == {"router@v1"}
+
+
+def test_replicas_learn_each_other_s_users_before_a_changed_split_counts(start: Start, experiment: int) -> None:
+    first, second = start(user_secret="s"), start(user_secret="s")
+    given = variants(first)
+    wait_for(lambda: assigned() == 100)
+    change(Experiment, experiment, traffic_split={"a": 1.0, "b": 0.0})
+    fresh = iter(range(10_000))
+    wait_for(lambda: set(variants(second, [f"fresh-{next(fresh)}" for _ in range(12)]).values()) == {"a"})
+    assert variants(second) == given
+
+
+def test_a_million_users_are_split_as_planned_and_nobody_moves() -> None:
+    users = [f"{number:064x}" for number in range(MILLION)]
+    kept: dict[str, str] = {}
+    versions = {"a": Version("m@v1", 1), "b": Version("m@v2", 2)}
+    plan = Arms(1, "pepper", {"a": 0.8, "b": 0.2}, versions)
+    gateway = Assignments(lambda _, user, variant: kept.__setitem__(user, variant))
+    given = [gateway.arm(plan, user) for user in users]
+    assert abs(given.count("b") / MILLION - 0.2) <= 0.001
+    assert len(kept) == MILLION
+    restarted = Assignments(lambda *_: pytest.fail("somebody was assigned twice"))
+    restarted.learn(1, kept)
+    changed = Arms(1, "pepper", {"a": 0.1, "b": 0.9}, versions)
+    for table in (gateway, restarted):
+        table.keep_only({1})
+        assert all(table.arm(changed, user) == arm for user, arm in zip(users, given, strict=True))

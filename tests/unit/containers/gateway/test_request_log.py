@@ -64,13 +64,15 @@ def test_without_postgresql_everything_is_served_and_written_later(
 
 
 def test_a_full_log_sheds_entries_and_never_requests(start: Start, postgres_server: URL, postgres_url: str) -> None:
-    gateway = start(log_entries=5)
+    gateway = start(spool_bytes=3000)
     wait_for(lambda: gateway.http.get("/readyz").status_code == 200)
     with away(postgres_server, postgres_url):
         assert {gateway.ask().status_code for _ in range(30)} == {200}
         figures = gateway.http.get("/metrics").text
-        shed = next(line for line in figures.splitlines() if line.startswith("tollgate_gateway_log_shed_total "))
-        assert int(shed.split()[1]) >= 1
+        shed = dict(line.split() for line in figures.splitlines() if line.startswith("tollgate_gateway_log_"))
+        assert int(shed["tollgate_gateway_log_text_shed_total"]) >= 1
+        assert 20 <= int(shed["tollgate_gateway_log_shed_total"]) < 30
+        assert int(shed["tollgate_gateway_log_waiting_bytes"]) <= 3000
 
 
 def test_an_entry_that_the_database_refuses_takes_no_other_with_it(start: Start, experiment: int) -> None:
