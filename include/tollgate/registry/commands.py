@@ -100,7 +100,7 @@ def rollback(served_name: ServedName, why: Why, as_json: AsJson = False) -> None
         done = release.roll_back(session, present.model_name, getpass.getuser(), why, client, present.id)
         session.refresh(present)
         if done.action == "kept":
-            raise StageConflictError(served_name, "in production or on its way there", present.status)
+            raise StageConflictError(served_name, "production", present.status)
         assert done.champion is not None
         former = lifecycle.find(session, done.champion)
     _tell(former, present, as_json)

@@ -203,9 +203,9 @@ def roll_back(
     if running is not None and away_from in {None, running.model_b_id}:
         return stop_test(session, running.id, why, by)
     present, former = lifecycle.champion(session, route), lifecycle.predecessor(session, route)
-    if present is not None and away_from not in {None, present.id}:
-        left = lifecycle.get(session, away_from)
-        return Release(action="kept", route=route, served_name=left.served_name, champion=present.served_name)
+    if away_from is not None and (present is None or present.id != away_from):
+        left, serving = lifecycle.get(session, away_from), present.served_name if present else None
+        return Release(action="kept", route=route, served_name=left.served_name, champion=serving)
     if present is None or former is None:
         expected = "one in production, and a former version of it"
         raise BadInputError("There is nothing to go back to.", [Problem("route", route, expected)])

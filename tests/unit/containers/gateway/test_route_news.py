@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 
 import pytest
-from gateway.assignment import Assignments
-from gateway.routes_table import RoutesTable
 from sqlalchemy import create_engine, text
 
+from gateway.assignment import Assignments
+from gateway.routes_table import RoutesTable
 from tollgate.serving.rollout import set_route
 from tollgate.store.session import transaction
 from tollgate.store.tables import RegisteredModel
@@ -68,15 +67,19 @@ def test_a_move_is_followed_long_before_the_next_look(table: RoutesTable, models
         assert heard
 
 
-def test_a_lost_connection_is_replaced(table: RoutesTable, models: list[int]) -> None:
-    move(models[0])
-    with transaction() as session:
-        session.execute(
-            text(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                "WHERE query LIKE 'LISTEN%' AND datname = current_database()"
+def test_a_lost_connection_does_not_stop_the_looks(postgres_url: str, models: list[int]) -> None:
+    engine = create_engine(postgres_url)
+    table = RoutesTable(engine, Assignments(lambda *_: None), "base", refresh_seconds=0.2)
+    table.start()
+    for model_id, name in zip(models, ("router@v1", "router@v2"), strict=True):
+        with transaction() as session:
+            session.execute(
+                text(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                    "WHERE query LIKE 'LISTEN%' AND datname = current_database()"
+                )
             )
-        )
-    assert table.refresh()
-    assert becomes(table, "router@v1", 2)
-    assert threading.active_count() > 1, "the table goes on looking"
+        move(model_id)
+        assert becomes(table, name, 60)
+    table.stop()
+    engine.dispose()
