@@ -79,7 +79,26 @@ class Settings(BaseSettings):
     max_lora_rank: int = Field(32, ge=1, le=512, description="Largest adapter rank that vLLM accepts.")
     max_model_len: int = Field(512, ge=16, description="Longest prompt and answer, in tokens, that vLLM serves.")
 
-    @field_validator("home", "ml_python", "base_model", "provider_keys")
+    signatures: Literal["required", "off"] = Field(
+        "required",
+        description="Whether models are signed when registered, and refused by rollout when their signature is wrong.",
+    )
+    signing_key: Path | None = Field(
+        None, description="EC private key (PEM, mode 0600) that signs models; empty: one made under home/keys."
+    )
+    trusted_keys: list[Path] = Field(
+        [], description="Public keys (PEM) whose signatures are accepted; empty: that of this installation's own key."
+    )
+
+    canary_steps: list[float] = Field(
+        [0.05, 0.25, 1.0], description="Shares of the route that a version gets one after the other in a rollout."
+    )
+    canary_dwell_seconds: float = Field(600, ge=0, description="Least seconds that it stays at each share below 1.")
+    canary_minimum_users: int = Field(
+        20, ge=1, description="Least users of each version at each share; with fewer a rollout holds."
+    )
+
+    @field_validator("home", "ml_python", "base_model", "provider_keys", "signing_key")
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
         return None if path is None else path.absolute()  # the stack's processes must all mean the same place
@@ -112,6 +131,11 @@ class Settings(BaseSettings):
     def models(self) -> Path:
         """Folder of base models and of registered adapters."""
         return self.home / "models"
+
+    @property
+    def signing_key_file(self) -> Path:
+        """Private key (0600) that signs registered models; its public half is beside it, with ``.pub`` at the end."""
+        return self.signing_key or self.home / "keys" / "model-signing.pem"
 
     @property
     def secrets_file(self) -> Path:

@@ -166,6 +166,16 @@ def record_mlflow_uri(session: Session, model_id: int, uri: str) -> None:
     session.execute(update(RegisteredModel).where(RegisteredModel.id == model_id).values(mlflow_model_uri=uri))
 
 
+def record_manifest(session: Session, model_id: int, digest: str) -> None:
+    """Keep the digest of the version's signed manifest; see ``tollgate.registry.signatures``."""
+    session.execute(update(RegisteredModel).where(RegisteredModel.id == model_id).values(manifest_digest=digest))
+
+
+def record_remark(session: Session, model: RegisteredModel, by: str, what: str) -> None:
+    """Add a line to the version's history that leaves it in its stage."""
+    _write_down(session, model, Stage(model.status), Stage(model.status), by, what)
+
+
 def move(
     session: Session, model_id: int, from_stage: Stage | str, to_stage: Stage | str, by: str, why: str
 ) -> RegisteredModel:
