@@ -64,7 +64,7 @@ def server(backend: str) -> Iterator[ForkServer]:
 
 def check(backend: str, configuration: Path) -> subprocess.CompletedProcess[str]:
     paths = os.pathsep.join(str(PROJECT / name) for name in ("include", "containers"))
-    command = [settings().python_of(backend), "-c", CHECK, backend, configuration]
+    command = [str(settings().python_of(backend)), "-c", CHECK, backend, str(configuration)]
     return subprocess.run(
         command, env={**os.environ, "PYTHONPATH": paths, "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True
     )
