@@ -6,18 +6,22 @@ otherwise, trains a model for other questions than it will get; nobody would see
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet
 
 from tollgate.errors import BadInputError, Problem
 from tollgate.training.spec import TrainingSpec
-from trainer.resumable import Resumable
+
+if TYPE_CHECKING:
+    from trainer.resumable import Resumable
 
 SAMPLES = 32
 """Rows of each part that are compared, spread evenly over it."""
-GENERATION = "{% generation"
+GENERATION = re.compile(r"\{%-?\s*generation\b")
+"""Where a chat template begins to write what the assistant says."""
 IGNORED = -100
 """The label of a token that nothing is learned from."""
 
@@ -54,7 +58,7 @@ def sampled(count: int) -> Sequence[int]:
 
 
 def _check_row(spec: TrainingSpec, tokenizer: Any, messages: list[dict[str, str]], row: Any, place: str) -> None:
-    masked = GENERATION in tokenizer.chat_template.replace("{%-", "{%").replace("{%  ", "{% ")
+    masked = GENERATION.search(tokenizer.chat_template) is not None
     ours = tokenizer.apply_chat_template(
         messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=masked and spec.assistant_only_loss
     )

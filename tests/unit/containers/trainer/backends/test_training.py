@@ -44,6 +44,11 @@ try:
 except BadInputError as error:
     sys.exit(f"refused: {error}")
 """
+WRONG: dict[str, tuple[dict[str, object], str]] = {
+    "axolotl": ({"lora_alpha": "many"}, "lora_alpha"),
+    # Its parser looks at names and at what contradicts each other, not at types; those are the specification's.
+    "llamafactory": ({"finetuning_type": "full", "quantization_bit": 4}, "only compatible with the LoRA"),
+}
 FIGURES = ("loss", "eval_loss", "grad_norm", "learning_rate", "train_loss")
 
 
@@ -146,11 +151,12 @@ def test_its_own_validator_reads_the_configuration(
     assert server.run(job) == 0, said(job)
     configuration = job / f"{backend}.yaml"
     assert check(backend, configuration).returncode == 0
-    wrong = yaml.safe_load(configuration.read_text()) | {"learning_rate": "quick", "lora_alpha": "many"}
-    configuration.write_text(yaml.safe_dump(wrong))
+    wrong, told = WRONG[backend]
+    configuration.write_text(yaml.safe_dump(yaml.safe_load(configuration.read_text()) | wrong))
     refused = check(backend, configuration)
     assert refused.returncode == 1
     assert f"refused: The validator of {backend} refuses {backend}.yaml" in refused.stderr
+    assert told in refused.stderr
 
 
 def test_rows_that_it_would_leave_out_are_no_secret(
