@@ -4,7 +4,7 @@ BIN := .venv/bin
 SOURCES := include plugins containers dags tests
 CHECKS := lint format types imports unit integration
 
-.PHONY: help setup demo test down bench-gates bench-training bench-gateway $(CHECKS)
+.PHONY: help setup demo test down kill-matrix bench-gates bench-evaluation bench-training bench-gateway $(CHECKS)
 .DEFAULT_GOAL := help
 
 help:
@@ -13,6 +13,8 @@ help:
 	@echo "make <check>      one of them"
 	@echo "make setup        only make the environments .venv and .venv-ml"
 	@echo "make down         stop the local stack"
+	@echo "make bench-evaluation  measure the evaluation's runner against a server that answers at once"
+	@echo "make kill-matrix  kill what a training depends on, and measure what is lost and for how long (half an hour)"
 	@echo "make bench-gates  measure the data gates (minutes; BENCH_SCALE=0.1: a tenth of it)"
 	@echo "make bench-training  measure training on the CPU and, where there is one, on the GPU (minutes)"
 	@echo "make bench-gateway  measure the gateway beside nginx and LiteLLM, and kill what it depends on (minutes)"
@@ -57,6 +59,10 @@ unit: setup
 integration: setup
 	@$(BIN)/pytest tests/integration
 
+# Kills what a training depends on, one after the other, and writes build/reliability/kill_matrix.md.
+kill-matrix: setup
+	@$(BIN)/pytest tests/reliability -v
+
 # The libraries to compare with lie over the main environment, which they must not change.
 BENCH_BIN := .venv-bench/bin
 bench-gates: setup
@@ -67,6 +73,9 @@ bench-gates: setup
 	@$(BENCH_BIN)/python -m pip install --quiet --disable-pip-version-check -r tests/performance/requirements.txt \
 	  || echo "Some libraries to compare with can't be installed; the table says which."
 	@PYTHONPATH=include:. $(BENCH_BIN)/python -m tests.performance.benchmark_gates
+
+bench-evaluation: setup
+	@PYTHONPATH=include:. $(BIN)/python -m tests.performance.benchmark_evaluation
 
 bench-training: setup
 	@PYTHONPATH=include:plugins:containers:. $(BIN)/python -m tests.performance.benchmark_training_speed

@@ -1,7 +1,8 @@
 """From a dataset version to a model version in production, in an A/B test, or refused with its reason.
 
 validate → train (container, GPU) → serve the candidate beside production → evaluate over HTTP → verdict → register →
-release, ask a person, or refuse. A release is a promotion where nothing serves the route yet, else an A/B test.
+release, ask a person, or refuse. A release is a promotion where nothing serves the route yet, else an A/B test. Full
+weights are examined on a vLLM server of their own and stay a candidate.
 """
 
 from __future__ import annotations
@@ -17,14 +18,16 @@ from jobs.operator import ContainerJobOperator
 from jobs.records import mark_failed
 from mlflow_registry.operators import RegisterModelOperator
 from runs.approval import ANSWER, ReleaseApprovalOperator
-from runs.notes import note_failure, note_verdict
+from runs.notes import note_failure, note_verdict, write_note
 from runs.people import who
 from runs.policy import TASK_DEFAULTS
 from runs.results import result_of
+from tollgate.settings import settings
 from vllm_rollout.operators import UnloadAdapterOperator
 
 ANY_BRANCH = TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS
 JOB = "{{ ti.xcom_pull(task_ids='validate')['%s'] }}"
+SERVED = "{{ ti.xcom_pull(task_ids='candidate.serve')['%s'] }}"
 HYPERPARAMETERS = (
     "lora_rank",
     "lora_alpha",
@@ -81,9 +84,9 @@ PARAMS = {
     "method": Param(
         "lora",
         type="string",
-        enum=["lora", "qlora"],
+        enum=["lora", "qlora", "full"],
         title="Method",
-        description="qlora trains the same adapter over a base in 4 bits.",
+        description="qlora trains the same adapter over a base in 4 bits; full: all weights, as far as the gate.",
         section="How",
     ),
     **training_params(HYPERPARAMETERS, section="How"),
@@ -142,6 +145,14 @@ PARAMS = {
         description="So much below the production version's accuracy still counts as no worse.",
         section="Gate",
     ),
+    "verdict": Param(
+        {"category_margin": 0.10, "empty_limit": 0.01},
+        type="object",
+        title="Further rules of the verdict",
+        description="Fields of VerdictSettings, for example minimum_cases, category_floor, latency_limit_ms, "
+        "perplexity_ratio; see docs/evaluation.md.",
+        section="Gate",
+    ),
     "max_answer_tokens": Param(128, type="integer", minimum=1, maximum=8192, title="Longest answer", section="Gate"),
     "experiment": Param(
         {"minimum_effect": 0.3, "standard_deviation": 1.13},
@@ -192,19 +203,26 @@ def finetune() -> None:
     )
 
     @task
-    def serve() -> dict[str, Any]:
-        """Load the candidate into vLLM, beside production, under its own, immutable name."""
+    def serve(params: dict[str, Any]) -> dict[str, Any]:
+        """Give the candidate its own, immutable name, and load an adapter into vLLM, beside production."""
         from tollgate.workflow import finetune as work
 
-        return work.serve_candidate(result_of("validate"), who(get_current_context()))
+        by, longest = who(get_current_context()), params["max_answer_tokens"]
+        return work.serve_candidate(result_of("validate"), by, longest, work.rules_of(params))
 
-    @task
+    @task.branch
+    def choose_server() -> str:
+        """Fork by what was trained: adapters answer beside production, full weights on a server of their own."""
+        return "candidate.examine" if result_of("validate")["method"] == "full" else "candidate.evaluate"
+
+    @task(trigger_rule=ANY_BRANCH)
     def evaluate(params: dict[str, Any]) -> dict[str, Any]:
         """Put the test part to candidate, champion and base over HTTP."""
         from tollgate.workflow import finetune as work
 
         by, longest = who(get_current_context()), params["max_answer_tokens"]
-        return work.evaluate(result_of("validate"), result_of("candidate.serve"), by, longest)
+        job, version = result_of("validate"), result_of("candidate.serve")
+        return work.evaluate(job, version, by, longest, work.rules_of(params))
 
     @task
     def verdict(params: dict[str, Any]) -> dict[str, Any]:
@@ -212,7 +230,7 @@ def finetune() -> None:
         from tollgate.workflow import finetune as work
 
         job = result_of("validate")
-        judged = work.judge(job, params["threshold"], params["margin"])
+        judged = work.judge(job, work.rules_of(params))
         note_verdict(get_current_context(), judged, Path(job["folder"]))
         return judged
 
@@ -220,6 +238,8 @@ def finetune() -> None:
     def decide() -> str:
         """Fork by the verdict."""
         outcome = result_of("candidate.verdict")["outcome"]
+        if result_of("validate")["method"] == "full" and outcome != "fail":
+            return "keep_as_candidate"
         return {"pass": "release.choose", "inconclusive": "approval", "fail": "refuse"}[outcome]
 
     @task.branch(trigger_rule=ANY_BRANCH)
@@ -245,6 +265,16 @@ def finetune() -> None:
         by = who(get_current_context())
         return work.open_experiment(job, version, params["experiment"], judged, answer, by)
 
+    @task
+    def keep_as_candidate() -> str:
+        """Say in the run's note how full weights get served."""
+        from tollgate.workflow import finetune as work
+
+        job, version, judged, _ = handed_over()
+        text = work.keep(job, version, judged)
+        write_note(get_current_context(), text)
+        return text
+
     @task(trigger_rule=ANY_BRANCH)
     def refuse() -> None:
         """Archive the version and fail with the reason."""
@@ -255,8 +285,21 @@ def finetune() -> None:
 
     with TaskGroup("candidate", tooltip="The candidate beside production, and what it is worth") as candidate:
         served = serve().as_setup()
-        judged = verdict()
-        chain(served, evaluate(), judged)
+        examine = ContainerJobOperator(
+            task_id="examine",
+            job_folder=SERVED % "examination",
+            script="containers/vllm/examine.py",
+            image=settings().vllm_image,
+            entrypoint=["python", "/opt/tollgate/containers/vllm/examine.py"],
+            read_only_paths=[SERVED % "weights"],
+            writable_paths=[SERVED % "answers"],
+            gpus="{{ 1 if params.gpus or params.gpu_ids else 0 }}",
+            pool="gpu",
+            execution_timeout=timedelta(days=1),
+        )
+        judged, evaluated, way = verdict(), evaluate(), choose_server()
+        chain(served, way, [examine, evaluated])
+        chain(examine, evaluated, judged)
 
     register = RegisterModelOperator(
         task_id="register",
@@ -278,11 +321,11 @@ def finetune() -> None:
         ways = [promote(), open_experiment()]
         chosen >> ways
 
-    refused, decided = refuse(), decide()
+    refused, kept, decided = refuse(), keep_as_candidate(), decide()
     chain(validate(), train, candidate, register, decided)
-    decided >> [chosen, approval, refused]
+    decided >> [chosen, approval, refused, kept]
     approval >> [chosen, refused]
-    [*ways, refused] >> unload.as_teardown(setups=served)
+    [*ways, refused, kept] >> unload.as_teardown(setups=served)
 
 
 finetune()

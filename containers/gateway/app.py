@@ -140,8 +140,8 @@ class Gateway:
             # The traceback has places, and no texts of users.
             log.exception("A request to %s failed in the gateway itself.", path)
             if not reply.started:
-                error = RequestError(HTTPStatus.INTERNAL_SERVER_ERROR, "The gateway failed.", "internal_error")
-                await respond_json(reply, error.status, error.body())
+                failed = RequestError(HTTPStatus.INTERNAL_SERVER_ERROR, "The gateway failed.", "internal_error")
+                await respond_json(reply, failed.status, failed.body())
 
     def _handler(self, method: str, path: str) -> Handler:
         handler = self._handlers.get((method, path))

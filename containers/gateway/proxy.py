@@ -51,7 +51,7 @@ class Call:
         """The request for one model, asking for a stream's tokens where the client does not."""
         found = self._bodies.get((model, adds_usage))
         if found is None:
-            payload: Mapping[str, Any] = self.payload | {"model": model}
+            payload = self.payload | {"model": model}
             if adds_usage:
                 asked = self.payload.get("stream_options")
                 options = (asked if isinstance(asked, dict) else {}) | {"include_usage": True}

@@ -18,6 +18,10 @@ ROOMS = {
     "job": ("tollgate.training.commands:app", "Training jobs: list, show, watch live, stop."),
     "model": ("tollgate.registry.commands:app", "List, promote and roll back model versions."),
     "experiment": ("tollgate.experiments.commands:app", "Plan, simulate and analyse A/B tests."),
+    "evaluate": (
+        "tollgate.evaluation.evaluate_commands:evaluate_command",
+        "Ask a served model a suite of cases.",
+    ),
     "estimate": (
         "tollgate.training.estimate_commands:estimate_command",
         "Estimate parameters, memory, time and cost of a training before it starts.",

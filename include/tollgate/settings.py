@@ -46,6 +46,9 @@ class Settings(BaseSettings):
     )
     docker_url: str = Field("unix:///var/run/docker.sock", description="The Docker engine that runs jobs.")
     trainer_image: str = Field("tollgate/trainer:0.1.0", description="Image of the training container.")
+    vllm_image: str = Field(
+        "tollgate/vllm:0.1.0", description="Image of vLLM, in which full weights are examined before a release."
+    )
     job_memory: str = Field("16g", description="Memory limit of a job's container.")
     gpu_memory_gb: float | None = Field(
         None, gt=0, description="Memory of one GPU in GB (10^9 bytes); empty: not compared with what a job needs."

@@ -17,9 +17,10 @@ STOP = STOPPED
 EARLIER = "earlier"
 OUTPUTS = (
     *("checkpoints", "adapter", "model", "progress.jsonl", "processes", "losses.svg", "mlflow.json"),
+    *("evaluation", "examination"),
     *(ERROR, STOP, STOP_REQUEST, "job.log", "process.json", "exit.json"),
 )
-"""Everything that a finished job leaves beside its result."""
+"""Everything that a finished job leaves beside its result, and what later tasks found out about that result."""
 
 _OBJECT = TypeAdapter(dict[str, Any])
 

@@ -17,6 +17,7 @@ from docker.errors import DockerException
 from docker.utils import parse_bytes
 from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 
+from jobs.checkpoint_recorder import CheckpointRecorder
 from jobs.devices import lease_devices, release_devices
 from jobs.docker_runtime import DockerRuntime, unusable_because
 from jobs.errors import JobError, JobFailedError, JobSpecificationError, JobTimeoutError
@@ -44,7 +45,7 @@ class ContainerJobOperator(ResumableJobMixin, DockerOperator):  # type: ignore[m
     before keeping it, by its labels, and never starts a second one. Clearing a finished task runs the job again:
     earlier outputs move to ``earlier/`` in the job folder. A job that failed, was stopped or vanished keeps its
     checkpoints, and the next attempt continues from them. While it runs, its progress goes to the task's log, the task
-    state store (key ``progress``) and MLflow.
+    state store (key ``progress``) and MLflow, and its checkpoints to ``training_checkpoints``.
 
     Args:
         job_folder: Absolute path of the job folder, mounted writable at the same path (templated).
@@ -189,7 +190,7 @@ class ContainerJobOperator(ResumableJobMixin, DockerOperator):  # type: ignore[m
         """Follow the log to the job's end and return the result: on reattachment the mixin asks for nothing else."""
         runtime, self._job_id = self._known_runtime, _job_id(external_id)
         last_lines: deque[str] = deque(maxlen=LAST_LINES)
-        with self._mirror(context) as mirror:
+        with CheckpointRecorder(self._known_request.folder, self.log), self._mirror(context) as mirror:
             for line in runtime.follow(self._job_id):
                 self.log.info("%s", line)
                 mirror.heard(line)

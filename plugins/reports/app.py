@@ -1,10 +1,11 @@
-"""The pages: lists of all dataset versions and of all experiments, and the report of each.
+"""The pages: lists of all dataset versions and of all experiments, the report of each, and each evaluation's.
 
 Airflow mounts this application but does not guard it; every page asks Airflow's auth manager who wants to see it.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -25,13 +26,17 @@ from tollgate.dataset import lifecycle
 from tollgate.dataset.report import REPORT_PAGE
 from tollgate.dataset.versions import list_names, list_versions, resolve
 from tollgate.errors import BadInputError, ServiceUnavailableError
+from tollgate.evaluation.report import REPORT_PAGE as EVALUATION_PAGE
 from tollgate.experiments import report as experiment_page
 from tollgate.experiments import report_data
 from tollgate.experiments.analysis import standings
+from tollgate.settings import settings
 from tollgate.store.session import transaction
 
 may_see_datasets = requires_access_dag("GET", param_dag_id="prepare_dataset")
+may_see_models = requires_access_dag("GET", param_dag_id="finetune")
 may_see_experiments = requires_access_dag("GET", param_dag_id="analyze_experiments")
+_JOB = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 # A report is one file that needs nothing else; whatever a row smuggled into it can load and send nothing.
 _HEADERS = {
@@ -45,11 +50,15 @@ _HEADERS = {
 def create_app() -> FastAPI:
     """The application that Airflow's API server mounts under :data:`reports.links.PREFIX`."""
     app = FastAPI(title="Tollgate reports", openapi_url=None)
-    datasets, experiments = [Depends(may_see_datasets)], [Depends(may_see_experiments)]
-    app.add_api_route("/datasets", index, response_class=HTMLResponse, dependencies=datasets)
-    app.add_api_route("/datasets/{name}/{version}", report, response_class=HTMLResponse, dependencies=datasets)
-    app.add_api_route("/experiments", experiment_index, response_class=HTMLResponse, dependencies=experiments)
-    app.add_api_route("/experiments/{name}", experiment_report, response_class=HTMLResponse, dependencies=experiments)
+    pages = (
+        ("/datasets", index, may_see_datasets),
+        ("/datasets/{name}/{version}", report, may_see_datasets),
+        ("/evaluations/{job}", evaluation, may_see_models),
+        ("/experiments", experiment_index, may_see_experiments),
+        ("/experiments/{name}", experiment_report, may_see_experiments),
+    )
+    for path, page, permission in pages:
+        app.add_api_route(path, page, response_class=HTMLResponse, dependencies=[Depends(permission)])
     app.add_exception_handler(StarletteHTTPException, _log_in_first)
     return app
 
@@ -82,6 +91,21 @@ def report(name: str, version: str) -> Response:
         raise HTTPException(HTTPStatus.NOT_FOUND, str(error)) from error
     if not page.is_file():
         raise HTTPException(HTTPStatus.NOT_FOUND, f"{name}@{version} has no report.")
+    return FileResponse(page, media_type="text/html; charset=utf-8", headers=_HEADERS)
+
+
+def evaluation(job: str) -> Response:
+    """The report of a job's evaluation.
+
+    Args:
+        job: The job's name.
+
+    Raises:
+        HTTPException: 404, where there is no such job, or it was not judged yet.
+    """
+    page = settings().jobs / job / "evaluation" / EVALUATION_PAGE
+    if not _JOB.fullmatch(job) or not page.is_file():
+        raise HTTPException(HTTPStatus.NOT_FOUND, f"There is no evaluation report of {job}.")
     return FileResponse(page, media_type="text/html; charset=utf-8", headers=_HEADERS)
 
 

@@ -8,6 +8,11 @@ PREFIX = "/tollgate"
 """Where Airflow mounts the pages."""
 
 
+def evaluation_path(job: str) -> str:
+    """The path of a job's evaluation report on Airflow's own address."""
+    return f"{PREFIX}/evaluations/{job}"
+
+
 def report_path(name: str, number: int) -> str:
     """The path of a version's report on Airflow's own address."""
     return f"{PREFIX}/datasets/{name}/v{number}"

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.operators.hitl import HITLBranchOperator
 from airflow.sdk import Param
+
+from reports.links import evaluation_path
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
 APPROVE, REJECT = "Approve", "Reject"
 ANSWER = "answer"
-"""XCom key of the person's answer: ``chosen_options``, ``params_input`` and ``responded_by_user``."""
+"""XCom key of the person's answer: ``chosen_options``, ``params_input``, ``responded_by_user``, ``responded_at``."""
 
-BODY = """
+BODY = (
+    """
 {% set v = ti.xcom_pull(task_ids='candidate.verdict') %}
 The evaluation neither proves nor rules out that the candidate is good enough. Your answer is kept in its history.
 평가 결과만으로는 후보 모델이 기준을 충족하는지 확정할 수 없습니다. 답변은 모델 이력에 기록됩니다.
+
+[Report · 평가 보고서]("""
+    + evaluation_path("{{ ti.xcom_pull(task_ids='validate')['name'] }}")
+    + """)
 
 | | |
 |---|---|
@@ -30,6 +38,7 @@ The evaluation neither proves nor rules out that the candidate is good enough. Y
 {% for reason in v['reasons_ko'] %}- {{ reason }}
 {% endfor %}
 """
+)
 
 
 class ReleaseApprovalOperator(HITLBranchOperator):
@@ -55,5 +64,7 @@ class ReleaseApprovalOperator(HITLBranchOperator):
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
         """Keep the answer, then branch."""
         answer = {key: event.get(key) for key in ("chosen_options", "params_input", "responded_by_user")}
+        at = event.get("responded_at")
+        answer["responded_at"] = at.isoformat() if isinstance(at, dt.datetime) else at
         context["ti"].xcom_push(key=ANSWER, value=answer)
         return super().execute_complete(context, event)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reports.links import report_path
+from reports.links import evaluation_path, report_path
 from tollgate.errors import TollgateError
 from tollgate.training.curves import PICTURE
 
@@ -45,14 +45,15 @@ def note_version(context: Context, version: Mapping[str, Any]) -> None:
 
 
 def note_verdict(context: Context, verdict: Mapping[str, Any], job_folder: Path) -> None:
-    """Write into the run's note what the gate said of the candidate, and where the picture of its losses is.
+    """Write into the run's note what the gate said of the candidate, and where the report and the losses' picture are.
 
     Args:
         context: The task's context.
         verdict: What :func:`tollgate.workflow.finetune.judge` returned.
         job_folder: The job's folder.
     """
-    text = f"**{verdict['outcome']}**: {' '.join(verdict['reasons'])}"
+    report = f"[Report · 평가 보고서]({evaluation_path(job_folder.name)})"
+    text = f"**{verdict['outcome']}**: {' '.join(verdict['reasons'])}\n\n{report}"
     picture = job_folder / PICTURE
     if picture.is_file():
         text += f"\n\nLosses · 손실: `{picture}`"

@@ -92,7 +92,7 @@ def test_the_good_are_released_and_the_bad_one_is_refused(stack, demo):
     assert 0.2 <= demo["base_accuracy"] <= 0.6
     assert first["accuracy"] > 0.90
     assert first["outcome"] == "in production"
-    assert (first["verdict"] == "inconclusive") == (first["approved_by"] is not None)
+    assert (first["verdict"] == "inconclusive") == (first["answered_by"] is not None)
     assert swapped["accuracy"] < 0.85
     assert (swapped["verdict"], swapped["outcome"]) == ("fail", "refused")
     assert full["accuracy"] >= 0.95
@@ -176,6 +176,32 @@ def test_a_rest_call_starts_a_run_and_a_wrong_value_is_refused_at_once(stack, de
     assert verdict["outcome"] == "fail"
     assert "refused" in (stack.airflow.run("finetune", run_id)["note"] or "")
     assert served(stack) == {"base", *(name for name in served(stack) if name in _in_use())}
+
+
+def test_qlora_reaches_the_gate(stack, demo):
+    run_id = stack.airflow.trigger("finetune", {**SHORT, "method": "qlora"})
+    assert stack.airflow.wait("finetune", run_id, 600) == "failed", "three steps can't make a router"
+    assert stack.airflow.result("finetune", run_id, "validate")["method"] == "qlora"
+    assert stack.airflow.result("finetune", run_id, "candidate.verdict")["outcome"] == "fail"
+    assert stack.airflow.result("finetune", run_id, "candidate.examine") is None
+
+
+def test_full_weights_reach_the_gate_and_stay_a_candidate(stack, demo):
+    """Three tiny steps leave the base as good as it was, which is enough for so low a bar."""
+    gentle = {**SHORT, "method": "full", "model_name": "whole-router", "learning_rate": 1e-6, "threshold": 0.1}
+    before = served(stack)
+    run_id = stack.airflow.trigger("finetune", gentle)
+    assert stack.airflow.wait("finetune", run_id, 900) == "success"
+    verdict = stack.airflow.result("finetune", run_id, "candidate.verdict")
+    examined = stack.airflow.result("finetune", run_id, "candidate.examine")
+    assert (verdict["outcome"], examined["cases"]) == ("pass", verdict["cases"])
+    assert verdict["accuracy"] == pytest.approx(demo["base_accuracy"], abs=0.1)
+    assert "whole-router@v1 stays a candidate" in stack.airflow.run("finetune", run_id)["note"]
+    with transaction() as session:
+        model = session.scalars(select(RegisteredModel).where(RegisteredModel.model_name == "whole-router")).one()
+    assert (model.status, model.verdict, model.model_format) == ("candidate", "pass", "transformers")
+    assert served(stack) == before
+    assert not [one for one in psutil.process_iter(["cmdline"]) if "whole-router@v1" in (one.info["cmdline"] or [])]
 
 
 def _in_use() -> set[str]:

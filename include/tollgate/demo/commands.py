@@ -13,6 +13,10 @@ def demo_command(
     dataset: Annotated[
         Path | None, typer.Option(help="Take this file through the road instead of the generated messages.")
     ] = None,
+    ask: Annotated[
+        bool,
+        typer.Option("--ask", help="Then train one more whose verdict is inconclusive; a person answers in Airflow."),
+    ] = False,
     steps: Annotated[int, typer.Option(help="Training steps for --dataset.", min=1)] = 20,
     seed: Annotated[int, typer.Option(help="Seed of data and users.", min=0)] = 0,
     output: Annotated[Path, typer.Option(help="Where to write what happened.", dir_okay=False)] = Path("demo.json"),
@@ -28,11 +32,13 @@ def demo_command(
 
     if dataset is not None and not dataset.is_file():
         raise BadInputError("The dataset cannot be read.", [Problem("--dataset", str(dataset), "an existing file")])
+    if dataset is not None and ask:
+        raise BadInputError("Two demos in one.", [Problem("--ask", "with --dataset", "one of the two")])
     configuration = settings()
     console = Console(stderr=as_json)
     road = DemoRoad(configuration, console, seed)
     try:
-        summary = road.walk_real_data(dataset, steps) if dataset else road.walk()
+        summary = road.walk_real_data(dataset, steps) if dataset else road.walk(ask)
     except Exception as error:
         road.summary.problems.append(str(error))
         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ class RunFollower:
         self._console = console
         self._answer = answer
         self.answered: list[str] = []
+        self.asked: list[str] = []
 
     def follow(self, dag_id: str, run_id: str, title: str) -> str:
         """Wait for the run's end, printing each task's, and return the run's state."""
@@ -69,13 +71,24 @@ class RunFollower:
         return ", ".join(running) or "waiting for the scheduler"
 
     def _reply(self, dag_id: str, run_id: str) -> None:
+        questions = self._airflow.open_questions(dag_id, run_id)
         if self._answer is None:
+            self._point_to(question for question in questions if question["subject"] not in self.asked)
             return
         option, reason = self._answer
-        for question in self._airflow.open_questions(dag_id, run_id):
+        for question in questions:
             self._console.print(f"    [yellow]?[/] {question['subject']} [bold]{option}[/] ({reason})", highlight=False)
             self._airflow.answer_question(question, option, {"reason": reason})
             self.answered.append(question["subject"])
+
+    def _point_to(self, questions: Iterable[dict[str, Any]]) -> None:
+        """Say where a person can answer."""
+        for question in questions:
+            self.asked.append(question["subject"])
+            self._console.print(f"    [yellow]?[/] {question['subject']}", highlight=False)
+            self._console.print(
+                f"      answer here: {self._airflow.question_page(question)}", highlight=False, soft_wrap=True
+            )
 
 
 def _last_progress(path: Path) -> str | None:

@@ -36,7 +36,7 @@ class CandidateSummary(BaseModel):
     reasons: list[str]
     model_version: str
     outcome: str
-    approved_by: str | None = None
+    answered_by: str | None = None
     training_seconds: float | None = None
 
 
@@ -133,8 +133,9 @@ def _candidate_table(summary: DemoSummary) -> Table:
     for candidate in summary.candidates:
         colour = colours.get(candidate.verdict, "white")
         outcome = candidate.outcome
-        if candidate.approved_by:
-            outcome += f" (approved by {candidate.approved_by})"
+        if candidate.answered_by:
+            answer = "rejected" if outcome == "refused" else "approved"
+            outcome += f" ({answer} by {candidate.answered_by})"
         table.add_row(
             f"{candidate.model_version} ({candidate.name})",
             candidate.dataset,

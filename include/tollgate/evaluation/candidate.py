@@ -7,21 +7,25 @@ so that a killed evaluation goes on where it was.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-from sqlalchemy import delete
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from sqlalchemy import delete, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from tollgate.errors import BadInputError, Problem
-from tollgate.evaluation.cases import read_json_lines
+from tollgate.evaluation.cases import Case, read_json_lines
+from tollgate.evaluation.further import FurtherFigures
+from tollgate.evaluation.perplexity import Perplexity, perplexity
+from tollgate.evaluation.report import make_report, write_report
 from tollgate.evaluation.runner import cases_from_dataset, run_cases
 from tollgate.evaluation.scorers import ScoredCase, detect, score_results
 from tollgate.evaluation.summary import EvaluationSummary, summarise
 from tollgate.evaluation.verdict import Verdict, VerdictSettings, judge
-from tollgate.store.tables import ModelBenchmark, ModelEvaluation
+from tollgate.store.tables import ModelBenchmark, ModelEvaluation, RegisteredModel
 
 INTERNAL_TEST = "internal_test"
 """Name of the benchmark that is a dataset version's own test part."""
@@ -54,6 +58,7 @@ class CandidateEvaluation(BaseModel):
     candidate: EvaluationSummary
     champion: EvaluationSummary | None = None
     base: EvaluationSummary | None = None
+    further: FurtherFigures = Field(default_factory=FurtherFigures)
 
 
 class EvaluationFolder:
@@ -80,6 +85,10 @@ class EvaluationFolder:
         """One contestant's answers as they came; a killed evaluation goes on from here."""
         return self.path / f"{served_name.replace('/', '_')}.answers.jsonl"
 
+    def perplexity(self, served_name: str) -> Path:
+        """What one contestant's server said of the right answers' likelihood."""
+        return self.answers(f"{served_name}.perplexity")
+
     def cases(self, served_name: str) -> Path:
         """One contestant's scored cases, whole; ``tollgate verdict --results`` reads it."""
         return self.path / f"{served_name.replace('/', '_')}.jsonl"
@@ -100,6 +109,7 @@ def evaluate_candidate(
     server: str,
     max_tokens: int = 128,
     concurrency: int = 32,
+    measure_perplexity: bool = False,
 ) -> CandidateEvaluation:
     """Ask every contestant every case of the test part, and count.
 
@@ -110,6 +120,7 @@ def evaluate_candidate(
         server: Address of the vLLM server that will serve.
         max_tokens: Longest answer.
         concurrency: Requests at a time.
+        measure_perplexity: Whether the right answers' perplexity is measured too, of candidate and champion.
 
     Raises:
         BadInputError: The test part cannot be read, or the server does not serve a contestant.
@@ -133,25 +144,45 @@ def evaluate_candidate(
         champion=ask(contestants.champion) if contestants.champion else None,
         base=ask(contestants.base) if contestants.base else None,
     )
+    if measure_perplexity:
+        evaluation.further = _perplexities(folder, cases, contestants, server, concurrency)
     _write(folder.report, evaluation.model_dump_json(indent=2))
     return evaluation
 
 
-def judge_candidate(job_folder: Path, settings: VerdictSettings) -> Verdict:
-    """Judge an evaluated candidate, beside the champion if there was one, and keep the verdict.
+def _perplexities(
+    folder: EvaluationFolder, cases: Sequence[Case], contestants: Contestants, server: str, concurrency: int
+) -> FurtherFigures:
+    def measure(name: str) -> Perplexity | None:
+        path = folder.perplexity(name)
+        asked = run_cases(server, name, cases, results_path=path, concurrency=concurrency, way="perplexity")
+        return perplexity(asyncio.run(asked))
+
+    champion = contestants.champion
+    return FurtherFigures(
+        perplexity=measure(contestants.candidate), champion_perplexity=measure(champion) if champion else None
+    )
+
+
+def judge_candidate(job_folder: Path, settings: VerdictSettings, suite: str = "test") -> Verdict:
+    """Judge an evaluated candidate, beside the champion if there was one; keep the verdict and write the report.
+
+    Args:
+        job_folder: The job's folder.
+        settings: What must be reached.
+        suite: What was asked, for the report.
 
     Raises:
         BadInputError: It was not evaluated, or not on the champion's cases.
     """
     folder = EvaluationFolder(job_folder)
-    contestants = read_evaluation(job_folder).contestants
-    champion = contestants.champion
-    verdict = judge(
-        folder.scored(contestants.candidate),
-        folder.scored(champion) if champion else None,
-        settings,
-    )
+    evaluation = read_evaluation(job_folder)
+    name, other = evaluation.contestants.candidate, evaluation.contestants.champion
+    cases, champion = folder.scored(name), folder.scored(other) if other else None
+    verdict = judge(cases, champion, settings, evaluation.further)
     _write(folder.verdict, verdict.model_dump_json(indent=2))
+    report = make_report(name, suite, cases, champion, evaluation.further, verdict, other, evaluation.base)
+    write_report(folder.path, report)
     return verdict
 
 
@@ -178,6 +209,19 @@ def record_evaluation(session: Session, job_id: int, dataset_id: int, job_folder
     session.execute(statement.on_conflict_do_update(index_elements=["job_id", "eval_dataset_id"], set_=values))
 
 
+def record_answer(session: Session, model_id: int, answer: Mapping[str, Any]) -> None:
+    """Keep what a person said about an inconclusive candidate beside its evaluation; twice is the same as once.
+
+    Args:
+        session: The transaction.
+        model_id: Row of ``model_registry``.
+        answer: Who answered what, when and why.
+    """
+    job_id = session.scalar(select(RegisteredModel.finetuning_job_id).where(RegisteredModel.id == model_id))
+    for row in session.scalars(select(ModelEvaluation).where(ModelEvaluation.job_id == job_id)):
+        row.metrics = {**row.metrics, "answer": dict(answer)}
+
+
 def record_benchmark(session: Session, model_id: int, dataset: str, evaluation: CandidateEvaluation) -> None:
     """Write a candidate's accuracy on its own test part to ``model_benchmarks``; a repeated evaluation replaces it."""
     name = f"{INTERNAL_TEST}: {dataset}"
@@ -195,6 +239,12 @@ def _metrics(evaluation: CandidateEvaluation) -> dict[str, Any]:
     for name, summary in (("champion", evaluation.champion), ("base", evaluation.base)):
         if summary is not None:
             metrics[f"{name}_accuracy"] = summary.accuracy
+    for name, measured in (
+        ("perplexity", evaluation.further.perplexity),
+        ("champion_perplexity", evaluation.further.champion_perplexity),
+    ):
+        if measured is not None:
+            metrics[name] = measured.value
     return metrics
 
 

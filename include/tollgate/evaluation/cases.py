@@ -36,6 +36,10 @@ class Case(BaseModel):
         category: Group that the summary counts it under.
         messages: The chat up to the question, without the answer.
         expected: The answer that is right.
+        alternatives: Further answers that are as right.
+        scorer: Name of the scorer; none: the suite's.
+        options: The scorer's options, such as ``tolerance``.
+        choices: The answers to choose from; empty where the answer is free.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -44,16 +48,24 @@ class Case(BaseModel):
     category: str | None = None
     messages: tuple[Message, ...] = Field(min_length=1)
     expected: str
+    alternatives: tuple[str, ...] = ()
+    scorer: str | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+    choices: tuple[str, ...] = ()
 
 
 class CaseResult(BaseModel):
     """What the server answered to one case; one line of a results file.
 
     Attributes:
-        key: Digest of model, question and sampling. A result counts for a case only while this stays the same.
+        key: Digest of model, question, right answer and way of asking. A result counts for a case only while this
+            stays the same.
         answer: The text; empty where the server refused the case.
         finish_reason: ``stop``, ``length`` …, as the server says.
         latency_ms: Milliseconds from sending the request to the end of the answer.
+        logprobs: Where the answer was chosen by likelihood: the log probability (natural) of each of ``choices``; for
+            a perplexity, of the right answer.
+        tokens: The number of tokens behind each of ``logprobs``.
         error: Why the server refused this case (it does not list what a retry can heal).
     """
 
@@ -61,6 +73,10 @@ class CaseResult(BaseModel):
     category: str | None = None
     messages: tuple[Message, ...] = ()
     expected: str
+    alternatives: tuple[str, ...] = ()
+    scorer: str | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+    choices: tuple[str, ...] = ()
     model: str
     key: str
     answer: str
@@ -68,12 +84,16 @@ class CaseResult(BaseModel):
     latency_ms: float = Field(ge=0)
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    logprobs: tuple[float, ...] = ()
+    tokens: tuple[int, ...] = ()
     error: str | None = None
 
 
 def case_key(case: Case, model: str, sampling: dict[str, Any]) -> str:
     """Digest (16 hexadecimal digits) of everything that decides a case's answer and its score."""
-    content = [model, [(turn.role, turn.content) for turn in case.messages], case.expected, sampling]
+    content: list[Any] = [model, [(turn.role, turn.content) for turn in case.messages], case.expected, sampling]
+    if case.choices:
+        content.append(case.choices)
     text = json.dumps(content, ensure_ascii=False, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -133,11 +153,11 @@ def read_json_lines(path: Path, model: type[Record]) -> list[tuple[int, Record]]
     """
     records: list[tuple[int, Record]] = []
     problems: list[Problem] = []
-    for number, line in _numbered_lines(path):
+    for number, line in numbered_lines(path):
         try:
             records.append((number, model.model_validate_json(line)))
         except ValidationError as error:
-            problems.extend(_problems(f"{path.name}, line {number}", error))
+            problems.extend(field_problems(f"{path.name}, line {number}", error))
     if problems:
         more = len(problems) - PROBLEMS_SHOWN
         summary = f"{path} has faulty lines" + (f" ({more} more problems are not shown)." if more > 0 else ".")
@@ -156,21 +176,35 @@ def write_json_lines(path: Path, records: Iterable[BaseModel]) -> None:
     temporary.replace(path)
 
 
-def _numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+def read_text(path: Path, expected: str = "a JSONL file") -> str:
+    """The text of a file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        BadInputError: It cannot be read, or is not UTF-8.
+    """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        return path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        problem = Problem(str(path), error.strerror or "an unreadable file", "a JSONL file")
+        problem = Problem(str(path), error.strerror or "an unreadable file", expected)
         raise BadInputError(f"{path} cannot be read.", [problem]) from error
     except UnicodeDecodeError as error:
-        problem = Problem(f"{path.name}, byte {error.start}", "bytes that are not UTF-8", "JSONL in UTF-8")
+        problem = Problem(f"{path.name}, byte {error.start}", "bytes that are not UTF-8", f"{expected} in UTF-8")
         raise BadInputError(f"{path} is not text in UTF-8.", [problem]) from error
-    for number, line in enumerate(text.split("\n"), start=1):
+
+
+def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a text file that are not empty, each with its number from 1.
+
+    Raises:
+        BadInputError: It cannot be read, or is not UTF-8.
+    """
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
             yield number, line
 
 
-def _problems(where: str, error: ValidationError) -> Iterator[Problem]:
+def field_problems(where: str, error: ValidationError) -> Iterator[Problem]:
+    """One problem for each field that a record of a file got wrong; values are not shown, only their types."""
     for detail in error.errors(include_url=False):
         if detail["type"] == "json_invalid":
             yield Problem(where, "a line that is no JSON", "one JSON object")

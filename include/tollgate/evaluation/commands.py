@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,9 +13,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from tollgate.errors import BadInputError, Problem, TollgateError
-from tollgate.evaluation.cases import PROBLEMS_SHOWN, read_json_lines
+from tollgate.evaluation.cases import PROBLEMS_SHOWN, Message, read_json_lines
+from tollgate.evaluation.verdict_settings import parse_settings
 
 if TYPE_CHECKING:
+    from tollgate.evaluation.further import FurtherFigures
     from tollgate.evaluation.scorers import ScoredCase
     from tollgate.evaluation.verdict import Verdict
 
@@ -28,11 +31,15 @@ class ResultLine(BaseModel):
 
     id: str
     category: str | None = None
+    messages: tuple[Message, ...] = ()
     expected: str | None = None
     answer: str | None = None
+    scorer: str | None = None
     correct: bool | None = Field(None, strict=True)
     valid: bool | None = None
     fields: dict[str, bool] = Field(default_factory=dict)
+    value: float | None = Field(None, ge=0, le=1)
+    repeats: tuple[str, ...] = ()
     latency_ms: float | None = Field(None, ge=0)
     finish_reason: str | None = None
     error: str | None = None
@@ -52,12 +59,13 @@ def read_scored(path: Path, scorer: str | None = None) -> list[ScoredCase]:
 
     lines = read_json_lines(path, ResultLine)
     _check_scorable(path, lines, anew=scorer is not None)
-    score = find_scorer(scorer or detect(line.expected for _, line in lines if line.expected is not None))
+    name = scorer or detect(line.expected for _, line in lines if line.expected is not None)
+    score = find_scorer(name)
     scored = []
     for _, line in lines:
         fields: dict[str, Any] = line.model_dump()
         if scorer or line.correct is None:
-            fields |= score(line.answer or "", line.expected or "").model_dump()
+            fields |= score(line.answer or "", line.expected or "").model_dump() | {"scorer": name}
         scored.append(ScoredCase.model_validate(fields))
     return scored
 
@@ -77,6 +85,21 @@ def _check_scorable(path: Path, lines: list[tuple[int, ResultLine]], *, anew: bo
         raise BadInputError(f"{path} has cases that cannot be scored.", problems[:PROBLEMS_SHOWN])
 
 
+def read_further(path: Path) -> FurtherFigures:
+    """Read the figures beside the cases from the ``report.json`` that an evaluation left.
+
+    Raises:
+        BadInputError: It cannot be read, or is none.
+    """
+    from tollgate.evaluation.further import FurtherFigures
+
+    try:
+        return FurtherFigures.model_validate(json.loads(path.read_text(encoding="utf-8"))["further"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        problem = Problem(str(path), str(error)[:200], "report.json of an evaluation")
+        raise BadInputError("The report cannot be read.", [problem]) from error
+
+
 def verdict_command(
     results: Annotated[Path, typer.Option(help="JSONL of the candidate's answers, as the evaluation writes it.")],
     champion: Annotated[Path | None, typer.Option(help="JSONL of the champion's answers to the same cases.")] = None,
@@ -85,27 +108,53 @@ def verdict_command(
         float, typer.Option(help="So much below the champion's accuracy is still no worse.", min=0.001, max=0.5)
     ] = 0.02,
     minimum_cases: Annotated[int, typer.Option(help="Fewer cases than this never pass.", min=1)] = 100,
-    scorer: Annotated[str | None, typer.Option(help="Score anew: json_exact, exact, contains.")] = None,
+    scorer: Annotated[str | None, typer.Option(help="Score anew with this scorer, such as json_exact.")] = None,
+    scorers: Annotated[list[Path] | None, typer.Option(help="Python file with own scorers; may be repeated.")] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option(help="Further setting, such as category_margin=0.15; may be repeated.")
+    ] = None,
+    report: Annotated[Path | None, typer.Option(help="report.json with perplexity and the judge's figures.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Judge a candidate by its answers: pass (exit status 0), inconclusive or fail (1)."""
-    from tollgate.evaluation.verdict import Outcome, VerdictSettings, judge
+    from tollgate.evaluation.further import FurtherFigures
+    from tollgate.evaluation.own_scorers import load_own_scorers
+    from tollgate.evaluation.verdict import Outcome, judge
 
-    settings = VerdictSettings(threshold=threshold, margin=margin, minimum_cases=minimum_cases)
     try:
-        verdict = judge(read_scored(results, scorer), read_scored(champion, scorer) if champion else None, settings)
+        given = {"threshold": threshold, "margin": margin, "minimum_cases": minimum_cases}
+        settings = parse_settings({**given, **_pairs(setting or [])})
+        load_own_scorers(scorers or ())
+        others = read_scored(champion, scorer) if champion else None
+        further = read_further(report) if report else FurtherFigures()
+        verdict = judge(read_scored(results, scorer), others, settings, further)
     except TollgateError as error:
         Console(stderr=True).print(f"[red]{escape(str(error))}[/red]", soft_wrap=True)
         raise typer.Exit(error.exit_status) from error
     if as_json:
         typer.echo(verdict.model_dump_json())
     else:
-        _show(verdict)
+        show_verdict(verdict, Console())
     raise typer.Exit(0 if verdict.outcome is Outcome.PASS else 1)
 
 
-def _show(verdict: Verdict) -> None:
-    console = Console()
+def _pairs(words: list[str]) -> dict[str, Any]:
+    """The settings that are written ``name=value``, the values being JSON or else text."""
+    pairs: dict[str, Any] = {}
+    for word in words:
+        name, sign, value = word.partition("=")
+        if not sign:
+            problem = Problem("--setting", repr(word), "name=value, such as category_margin=0.15")
+            raise BadInputError("A setting cannot be read.", [problem])
+        try:
+            pairs[name] = json.loads(value)
+        except ValueError:
+            pairs[name] = value
+    return pairs
+
+
+def show_verdict(verdict: Verdict, console: Console) -> None:
+    """Print a verdict with its figures, and its reasons in both languages."""
     colour = _COLOURS[verdict.outcome]
     table = Table(title=f"Verdict: [bold {colour}]{verdict.outcome}[/]", show_header=False, title_justify="left")
     table.add_row("Accuracy", f"{verdict.accuracy:.4f} ({verdict.correct} of {verdict.cases})")

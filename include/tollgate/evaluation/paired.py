@@ -46,36 +46,32 @@ def difference_lower_bound(better: float, worse: float, cases: float, confidence
     return float(brentq(excess, lowest, estimate, xtol=1e-10))
 
 
-def _score(better: float, worse: float, cases: float, difference: float) -> float:
-    """Tango's statistic for the hypothesis that the true difference is ``difference``; 0 at the estimate."""
-    surplus = better - worse - cases * difference
+def worse_than_margin_p(better: int, worse: int, cases: int, margin: float) -> float:
+    """One-sided p-value of Tango's score test that the true difference is ``-margin`` or above.
+
+    A small one shows that the candidate is worse by more than the margin.
+    """
+    return float(norm.cdf(_score(better, worse, cases, -margin)))
+
+
+def mcnemar_worse_p(better: int, worse: int) -> float:
+    """One-sided McNemar mid-p value that the candidate is not worse: ``BinomCDF(better) - BinomPMF(better) / 2``."""
+    discordant = better + worse
+    return float(binom.cdf(better, discordant, 0.5) - binom.pmf(better, discordant, 0.5) / 2)
+
+
+def constrained_spread(better: float, worse: float, cases: float, difference: float) -> float:
+    """Standard deviation a case of the difference under the likeliest rates whose difference is that (Tango 1998)."""
     linear = (2 * cases - better + worse) * difference - better - worse
     constant = -worse * difference * (1 - difference)
     only_champion = (math.sqrt(max(0.0, linear**2 - 8 * cases * constant)) - linear) / (4 * cases)
-    variance = cases * (2 * only_champion + difference * (1 - difference))
-    if variance <= 0:
+    return math.sqrt(max(0.0, 2 * only_champion + difference * (1 - difference)))
+
+
+def _score(better: float, worse: float, cases: float, difference: float) -> float:
+    """Tango's statistic for the hypothesis that the true difference is ``difference``; 0 at the estimate."""
+    surplus = better - worse - cases * difference
+    spread = constrained_spread(better, worse, cases, difference)
+    if spread == 0:
         return math.copysign(math.inf, surplus) if surplus else 0.0
-    return surplus / math.sqrt(variance)
-
-
-def cases_for_margin(better: int, worse: int, cases: int, margin: float, confidence: float = 0.95) -> int | None:
-    """So many cases, in all, would show that the candidate is no worse than ``margin``, if the rates stay as they are.
-
-    Returns:
-        None where the observed difference itself is not above ``-margin``: then no number of cases would.
-    """
-    if (better - worse) / cases <= -margin:
-        return None
-
-    def shown(total: int) -> bool:
-        growth = total / cases
-        return difference_lower_bound(better * growth, worse * growth, total, confidence) >= -margin
-
-    enough = cases
-    while not shown(enough):
-        enough *= 2
-    too_few = enough // 2 if enough > cases else 0
-    while enough - too_few > 1:
-        middle = (enough + too_few) // 2
-        too_few, enough = (too_few, middle) if shown(middle) else (middle, enough)
-    return max(enough, cases)
+    return surplus / (spread * math.sqrt(cases))

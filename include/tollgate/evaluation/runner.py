@@ -7,39 +7,18 @@ second way of inference to differ from production.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import time
-from collections.abc import Coroutine, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from http import HTTPStatus
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 from pydantic import ValidationError
 
-from tollgate.errors import BadInputError, Problem, ServiceUnavailableError
 from tollgate.evaluation.cases import Case, CaseResult, case_key, cases_from_dataset
+from tollgate.evaluation.completions import DEFAULT_RETRY, RetryPolicy, ServedModel, Way
 
 __all__ = ["RetryPolicy", "cases_from_dataset", "run_cases"]
-
-_TRANSIENT = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
-_NO_ACCESS = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
-_TEXT_SHOWN = 300
-
-
-@dataclass(frozen=True)
-class RetryPolicy:
-    """How often a request that met a broken connection, a time-out or a 5xx is tried, and how long between.
-
-    Args:
-        attempts: Tries in all, at least 1.
-        first_pause: Seconds before the second try; each further pause is twice as long.
-    """
-
-    attempts: int = 5
-    first_pause: float = 0.5
 
 
 async def run_cases(
@@ -53,7 +32,9 @@ async def run_cases(
     temperature: float = 0.0,
     results_path: Path | None = None,
     api_key: str | None = None,
-    retry: RetryPolicy = RetryPolicy(),
+    retry: RetryPolicy = DEFAULT_RETRY,
+    way: Way = "generate",
+    on_result: Callable[[CaseResult], None] | None = None,
 ) -> list[CaseResult]:
     """Ask all cases and return their results in the order of the cases.
 
@@ -71,21 +52,28 @@ async def run_cases(
         results_path: JSONL file that results are appended to as they come.
         api_key: Sent as bearer token.
         retry: For requests that failed for reasons of the moment.
+        way: By a free answer, by choosing the likeliest of a case's choices, or by the right answer's likelihood.
+        on_result: Called with every result, those taken over first.
 
     Raises:
-        BadInputError: The server does not serve the model, or refuses the key. Not worth a retry.
+        BadInputError: The server does not serve the model, refuses the key, or cannot be asked in this way. Not worth
+            a retry.
         ServiceUnavailableError: The server could not be reached, or kept failing. A later call resumes.
     """
-    server = _Server(base_url, model, {"max_tokens": max_tokens, "temperature": temperature}, retry)
-    keys = {case.id: case_key(case, model, server.sampling) for case in cases}
+    server = ServedModel(base_url, model, {"max_tokens": max_tokens, "temperature": temperature}, retry, way)
+    keys = {case.id: case_key(case, model, server.manner) for case in cases}
     finished = {result.id: result for result in _finished(results_path) if keys.get(result.id) == result.key}
     missing = iter([case for case in cases if case.id not in finished])
+    report = on_result or (lambda result: None)
+    for result in finished.values():
+        report(result)
 
     async def ask_until_none_is_left(session: aiohttp.ClientSession) -> None:
         for case in missing:
             result = await server.ask(session, case, keys[case.id])
             file.append(result)
             finished[case.id] = result
+            report(result)
 
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     limits = aiohttp.ClientTimeout(total=timeout)
@@ -93,7 +81,8 @@ async def run_cases(
     with _ResultsFile(results_path) as file:
         async with aiohttp.ClientSession(headers=headers, timeout=limits, connector=connector) as session:
             await _together(ask_until_none_is_left(session) for _ in range(concurrency))
-    return [finished[case.id] for case in cases]
+    # What is not part of the key, such as the scorer, may have changed since a result was kept.
+    return [finished[case.id].model_copy(update=case.__dict__) for case in cases]
 
 
 async def _together(askers: Iterable[Coroutine[Any, Any, None]]) -> None:
@@ -140,82 +129,3 @@ class _ResultsFile:
     def __exit__(self, *_: object) -> None:
         if self._descriptor >= 0:
             os.close(self._descriptor)
-
-
-class _MomentaryError(Exception):
-    """Worth another try; the text says what happened."""
-
-
-@dataclass(frozen=True)
-class _Server:
-    """One model on one server."""
-
-    base_url: str
-    model: str
-    sampling: dict[str, float]
-    retry: RetryPolicy
-
-    @property
-    def address(self) -> str:
-        return self.base_url.rstrip("/").removesuffix("/v1") + "/v1/chat/completions"
-
-    async def ask(self, session: aiohttp.ClientSession, case: Case, key: str) -> CaseResult:
-        """The case's result; tries again what the moment broke."""
-        pause = self.retry.first_pause
-        for attempt in range(1, self.retry.attempts + 1):
-            try:
-                return await self._ask_once(session, case, key)
-            except (aiohttp.ClientError, TimeoutError, _MomentaryError) as error:
-                reason = str(error) or type(error).__name__
-                if attempt == self.retry.attempts:
-                    break
-            await asyncio.sleep(pause)
-            pause *= 2
-        raise ServiceUnavailableError(
-            f"{self.address} did not answer case {case.id} in {self.retry.attempts} attempts: {reason}. "
-            "Finished cases are kept; run again to go on."
-        )
-
-    async def _ask_once(self, session: aiohttp.ClientSession, case: Case, key: str) -> CaseResult:
-        messages = [turn.model_dump() for turn in case.messages]
-        start = time.perf_counter()
-        async with session.post(
-            self.address, json={"model": self.model, "messages": messages, **self.sampling}
-        ) as response:
-            body = await response.read()
-        outcome = self._read(response.status, body)
-        latency = (time.perf_counter() - start) * 1000
-        fields = case.model_dump() | {"model": self.model, "key": key, "latency_ms": round(latency, 3)} | outcome
-        return CaseResult.model_validate(fields)
-
-    def _read(self, status: int, body: bytes) -> dict[str, Any]:
-        """What a response says about its case, as fields of ``CaseResult``."""
-        text = body.decode("utf-8", "replace")[:_TEXT_SHOWN]
-        if status == HTTPStatus.OK:
-            return _completion(body)
-        if status == HTTPStatus.NOT_FOUND:
-            problem = Problem("model", repr(self.model), "a model that this server has loaded")
-            raise BadInputError(f"{self.address} does not serve the model. It said: {text}", [problem])
-        if status in _NO_ACCESS:
-            problem = Problem("api_key", f"HTTP {status}", "a key that this server accepts")
-            raise BadInputError(f"{self.address} refused the key.", [problem])
-        if status in _TRANSIENT or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            raise _MomentaryError(f"HTTP {status}: {text}")
-        return {"answer": "", "error": f"HTTP {status}: {text}"}
-
-
-def _completion(body: bytes) -> dict[str, Any]:
-    try:
-        completion = json.loads(body)
-        choice = completion["choices"][0]
-        text = choice["message"]["content"] or ""
-        answer = text.encode("utf-8", "replace").decode()  # half a surrogate pair could not be written to the file
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise _MomentaryError("HTTP 200 with a body that is no chat completion") from error
-    usage = completion.get("usage") or {}
-    return {
-        "answer": answer,
-        "finish_reason": choice.get("finish_reason"),
-        "prompt_tokens": usage.get("prompt_tokens"),
-        "completion_tokens": usage.get("completion_tokens"),
-    }

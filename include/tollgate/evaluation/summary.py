@@ -40,7 +40,9 @@ class EvaluationSummary(Share):
         valid_json_share: Share of answers that parse as a JSON object; none where the scorer asks for no form.
         empty_answers: Answers without any text.
         errors: Cases that the server refused.
+        mean_value: Mean of the graded scores; none where the scorers do not grade.
         latency_p50_ms: Median of the milliseconds per case; none where no latency was kept.
+        latency_p95_ms: Their 95th percentile.
         latency_p99_ms: Their 99th percentile.
     """
 
@@ -49,7 +51,9 @@ class EvaluationSummary(Share):
     valid_json_share: float | None
     empty_answers: int
     errors: int
+    mean_value: float | None = None
     latency_p50_ms: float | None
+    latency_p95_ms: float | None = None
     latency_p99_ms: float | None
 
 
@@ -68,6 +72,7 @@ def summarise(cases: Sequence[ScoredCase]) -> EvaluationSummary:
         by_category[case.category or NO_CATEGORY].append(case)
     latencies = [case.latency_ms for case in cases if case.latency_ms is not None]
     valid = [case.valid for case in cases if case.valid is not None]
+    values = [case.value for case in cases if case.value is not None]
     return EvaluationSummary(
         **_share_of(cases).model_dump(),
         categories={name: _share_of(by_category[name]) for name in sorted(by_category)},
@@ -75,9 +80,16 @@ def summarise(cases: Sequence[ScoredCase]) -> EvaluationSummary:
         valid_json_share=sum(valid) / len(valid) if valid else None,
         empty_answers=sum(case.empty for case in cases),
         errors=sum(case.error is not None for case in cases),
-        latency_p50_ms=float(np.percentile(latencies, 50)) if latencies else None,
-        latency_p99_ms=float(np.percentile(latencies, 99)) if latencies else None,
+        mean_value=float(np.mean(values)) if values else None,
+        latency_p50_ms=percentile(latencies, 50),
+        latency_p95_ms=percentile(latencies, 95),
+        latency_p99_ms=percentile(latencies, 99),
     )
+
+
+def percentile(values: Sequence[float], place: float) -> float | None:
+    """A percentile (0 to 100), between two values in proportion; none without values."""
+    return float(np.percentile(values, place)) if values else None
 
 
 def _share_of(cases: Sequence[ScoredCase]) -> Share:

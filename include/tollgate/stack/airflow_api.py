@@ -60,9 +60,9 @@ class AirflowApi:
         answer = self._request("GET", f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances", params={"limit": 100})
         return list(answer["task_instances"])
 
-    def result(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> Any:
-        """What a task returned, or None if it returned nothing."""
-        path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/return_value"
+    def result(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1, key: str = "return_value") -> Any:
+        """What a task returned, or pushed under another key; None if there is nothing."""
+        path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}"
         answer = self._send("GET", path, params={"map_index": map_index, "deserialize": "true"})
         return None if answer.status_code == httpx.codes.NOT_FOUND else _content(answer)["value"]
 
@@ -94,6 +94,12 @@ class AirflowApi:
             f"/{task['map_index']}/hitlDetails"
         )
         self._request("PATCH", path, json={"chosen_options": [option], "params_input": params or {}})
+
+    def question_page(self, question: dict[str, Any]) -> str:
+        """Address of the page on which a person answers one of :meth:`open_questions`."""
+        task = question["task_instance"]
+        run = f"dags/{task['dag_id']}/runs/{task['dag_run_id']}/tasks/{task['task_id']}"
+        return str(self._http.base_url.join(f"/{run}/required_actions"))
 
     def wait(
         self, dag_id: str, run_id: str, timeout: float, on_poll: Callable[[list[dict[str, Any]]], None] | None = None

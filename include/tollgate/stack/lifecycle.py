@@ -26,6 +26,7 @@ from tollgate.stack.services import (
     Service,
     common_environment,
     log_file,
+    postgres_guardian,
     preparations,
     services,
 )
@@ -97,7 +98,7 @@ def up(configuration: Settings, console: Console, without: Collection[str] = ())
         _check_names(without, all_services)
         supervisor = supervisor_of(configuration)
         supervised = supervisor.running()
-        if supervised and not supervisor.configured_like(all_services):
+        if supervised and not supervisor.configured_like([*all_services, postgres_guardian(configuration)]):
             raise BadInputError(
                 "The stack is running with other settings.",
                 [Problem(str(configuration.home), "settings that changed", "'tollgate down', then 'tollgate up'")],
@@ -130,11 +131,13 @@ def _check_names(without: Collection[str], all_services: Collection[Service]) ->
 def _start(configuration: Settings, console: Console, supervisor: Supervisor, missing: list[Service]) -> Started:
     secrets = load_or_create(configuration.secrets_file)
     environment = common_environment(configuration)
+    guardian = postgres_guardian(configuration)
     if not supervisor.running():
-        supervisor.start(services(configuration, secrets), environment)
+        supervisor.start([*services(configuration, secrets), guardian], environment)
 
     async def start_postgres() -> str:
         await asyncio.to_thread(postgres.start, configuration.postgres_data)
+        await asyncio.to_thread(supervisor.start_service, guardian.name)
         return ""
 
     parts = [

@@ -1,15 +1,21 @@
-"""The embedded PostgreSQL: start it with its databases, see whether it runs, stop it."""
+"""The embedded PostgreSQL: start it with its databases, see whether it runs, stop it.
+
+``python -m tollgate.stack.postgres DATA_FOLDER`` starts it again whenever it was killed; the supervisor keeps that up.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import psutil
 from sqlalchemy import NullPool, create_engine, text
@@ -20,6 +26,9 @@ from tollgate.stack.processes import wait_ended
 
 DATABASES = ("airflow", "mlflow", "tollgate")
 """The databases that the stack needs."""
+
+GUARD_SECONDS = 1.0
+"""Between two looks of the guardian."""
 
 _COMPLETE = "tollgate-complete"
 """A file in the data folder: the server was started once and has its databases."""
@@ -39,6 +48,12 @@ def start(data: Path, databases: Sequence[str] = DATABASES) -> None:
         ServiceUnavailableError: The server does not start; the text ends with the last lines of its log.
     """
     data.parent.mkdir(parents=True, exist_ok=True)
+    with data.with_name(f".{data.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # ``tollgate up`` and the guardian may both find it dead
+        _start_alone(data, databases)
+
+
+def _start_alone(data: Path, databases: Sequence[str]) -> None:
     try:
         _start_once(data, databases)
     except (OSError, RuntimeError, subprocess.SubprocessError, SQLAlchemyError, psutil.Error) as error:
@@ -51,11 +66,32 @@ def start(data: Path, databases: Sequence[str] = DATABASES) -> None:
 
 def _start_once(data: Path, databases: Sequence[str]) -> None:
     if running_process(data) is None:
+        _end_orphans(data)
         for left in ("postmaster.pid", ".s.PGSQL.5432.lock"):
             (data / left).unlink(missing_ok=True)  # a killed server's; its number may be another process's now
     _start_server(data)
     create_databases(data, databases)
     (data / _COMPLETE).touch()
+
+
+def _end_orphans(data: Path) -> None:
+    """Kill what is left of a server whose main process was killed: two servers on one folder would destroy its data.
+
+    The new server would see them by ``postmaster.pid``, which is removed. Each process of a server works in its folder.
+    """
+    orphans = [one for one in psutil.process_iter() if _works_in(one, data.resolve())]
+    for orphan in orphans:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            orphan.kill()
+    if left := wait_ended(orphans, timeout=10):
+        raise RuntimeError(f"processes of a killed server are still there: {[one.pid for one in left]}")
+
+
+def _works_in(process: psutil.Process, data: Path) -> bool:
+    try:
+        return process.name() == "postgres" and process.cwd() == str(data)
+    except (psutil.Error, OSError):  # gone meanwhile, or another user's
+        return False
 
 
 def _start_server(data: Path) -> None:
@@ -145,9 +181,25 @@ def stop(data: Path) -> bool:
     return True
 
 
+def guard(data: Path) -> NoReturn:
+    """Start the server again whenever its main process is gone; what cannot be mended is told, and tried again."""
+    while True:
+        if running_process(data) is None:
+            print("PostgreSQL is gone; starting it again.", flush=True)  # ruff: ignore[T201]
+            try:
+                start(data)
+            except ServiceUnavailableError as error:
+                print(error, flush=True)  # ruff: ignore[T201]
+        time.sleep(GUARD_SECONDS)
+
+
 def _log_end(data: Path, lines: int = 15) -> str:
     try:
         content = (data / "log").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
     return "\n".join(content.splitlines()[-lines:])
+
+
+if __name__ == "__main__":
+    guard(Path(sys.argv[1]))

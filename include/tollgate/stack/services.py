@@ -79,6 +79,16 @@ def services(configuration: Settings, secrets: Secrets) -> tuple[Service, ...]:
     )
 
 
+def postgres_guardian(configuration: Settings) -> Service:
+    """What starts PostgreSQL again where it was killed. It answers nobody; PostgreSQL's own health stands for it.
+
+    Args:
+        configuration: The data folder.
+    """
+    command = (sys.executable, "-m", "tollgate.stack.postgres", str(configuration.postgres_data))
+    return Service(name="postgres-guardian", command=command, environment={}, health_url="")
+
+
 def preparations(configuration: Settings, secrets: Secrets) -> tuple[Preparation, ...]:
     """What must be done between PostgreSQL's start and that of the services: tables, the administrator, the pool.
 

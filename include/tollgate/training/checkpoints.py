@@ -14,7 +14,8 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from tollgate.store.tables import TrainingCheckpoint
+from tollgate.store.session import transaction
+from tollgate.store.tables import FinetuningJob, TrainingCheckpoint
 from tollgate.training.checkpoint_files import CHECKPOINTS, is_whole, step_of, trainer_state, whole_checkpoints
 
 BYTES_PER_GB = 1e9
@@ -57,6 +58,23 @@ def record_checkpoints(session: Session, job_id: int, job_folder: Path) -> int:
         changed = {name: value for name, value in row.items() if name not in ("job_id", "checkpoint_name")}
         session.execute(statement.on_conflict_do_update(constraint="uq_training_checkpoints_job_name", set_=changed))
     return len(rows)
+
+
+def record_checkpoints_in(job_folder: Path) -> int:
+    """Record the checkpoints of the job of this folder, in a transaction of its own.
+
+    Args:
+        job_folder: The job's folder; one that no job's row names is passed over.
+
+    Returns:
+        How many there are now.
+
+    Raises:
+        ServiceUnavailableError: PostgreSQL did not answer.
+    """
+    with transaction() as session:
+        job_id = session.scalar(select(FinetuningJob.id).where(FinetuningJob.output_dir == str(job_folder)))
+        return 0 if job_id is None else record_checkpoints(session, job_id, job_folder)
 
 
 def checkpoints_of(session: Session, job_id: int) -> list[CheckpointRecord]:

@@ -153,14 +153,16 @@ def estimate(spec: TrainingSpec, settings: Settings, device: Device | None = Non
     )
 
 
-def what_cannot_run(spec: TrainingSpec, settings: Settings) -> list[Problem]:
+def what_cannot_run(spec: TrainingSpec, settings: Settings, device: Device | None = None) -> list[Problem]:
     """What base model, rows and memory say against a specification; empty where it can start.
 
     Args:
         spec: A valid specification, whose base model and dataset are there.
         settings: The memory there is, and whether to refuse what needs more.
+        device: Where the job will run; by default what the settings name. A job that asks for no GPU runs on the CPU
+            also where some are configured, and then the host's memory counts.
     """
-    device = device_of(settings)
+    device = device or device_of(settings)
     try:
         rows = _rows(spec)
         steps = total_steps(spec, epoch(spec, rows.training)) if rows.training and rows.training.counted else 0

@@ -121,7 +121,7 @@ def create_job(
     if spec is not None and version is not None:
         problems += resumption_problems(session, spec, request.resume_job)
         if not base_faults:
-            problems += what_cannot_run(spec, settings)
+            problems += what_cannot_run(spec, settings, "gpu" if devices else "cpu")
     if problems or spec is None or version is None:
         raise BadInputError("The job cannot start.", problems)
     row = _write_row(session, spec, record_version(session, version, created_by), created_by)

@@ -11,17 +11,20 @@ from typing import Any, NoReturn
 
 from pydantic import ValidationError
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from tollgate.dataset.versions import resolve
 from tollgate.errors import BadInputError, GateRefusedError, Problem
 from tollgate.evaluation import candidate
-from tollgate.evaluation.candidate import CandidateEvaluation, Contestants
+from tollgate.evaluation.candidate import CandidateEvaluation, Contestants, EvaluationFolder
+from tollgate.evaluation.examination import CASES, FOLDER, Examination, write_examination
 from tollgate.evaluation.runner import cases_from_dataset
 from tollgate.evaluation.verdict import Verdict, VerdictSettings
+from tollgate.evaluation.verdict_settings import DEFAULT_SETTINGS, parse_settings
 from tollgate.experiments.plan import ExperimentPlan
 from tollgate.registry import lifecycle
 from tollgate.registry.mlflow_projection import project_model
-from tollgate.registry.registration import reserve
+from tollgate.registry.registration import ARTIFACTS, Registration, reserve
 from tollgate.serving import release
 from tollgate.serving.client import Prompt, VllmClient
 from tollgate.settings import settings
@@ -61,13 +64,22 @@ def validate(params: Mapping[str, Any], hyperparameters: Sequence[str], run_id: 
     devices, problems = _devices(params)
     problems += _plan_problems(params["experiment"])
     with transaction() as session:
+        problems += _rules_problems(params)
         job = create_job(session, request, run_id, by, settings(), problems, devices)
         start_job(session, job.id)
     return job.model_dump(mode="json")
 
 
-def serve_candidate(job: Mapping[str, Any], by: str) -> dict[str, Any]:
-    """Give the trained model its version and load it beside production.
+def serve_candidate(
+    job: Mapping[str, Any], by: str, max_tokens: int = 128, rules: VerdictSettings = DEFAULT_SETTINGS
+) -> dict[str, Any]:
+    """Give the trained model its version; load an adapter beside production, prepare the examination of full weights.
+
+    Args:
+        job: What ``validate`` returned.
+        by: Who started the run.
+        max_tokens: Longest answer that will be asked for.
+        rules: What the verdict will ask for.
 
     Raises:
         BadInputError: The adapter does not fit the served base.
@@ -78,13 +90,45 @@ def serve_candidate(job: Mapping[str, Any], by: str) -> dict[str, Any]:
     with transaction() as session:
         finish_job(session, trained.name, "completed")
         record_checkpoints(session, trained.id, trained.folder)
+    version = {"model_id": registration.model_id, "served_name": registration.served_name}
+    if trained.method == "full":
+        return version | _prepare_examination(trained, registration, max_tokens, _asks_for_perplexity(rules))
     with VllmClient() as client:
         client.load_adapter(registration.served_name, Path(registration.model_path))
-    return {"model_id": registration.model_id, "served_name": registration.served_name}
+    return version
 
 
-def evaluate(job: Mapping[str, Any], version: Mapping[str, Any], by: str, max_tokens: int) -> dict[str, Any]:
-    """Put the test part to the candidate, the champion and the base.
+def _prepare_examination(job: Job, version: Registration, max_tokens: int, measure_perplexity: bool) -> dict[str, str]:
+    """Write down what a server of the weights' own is to be asked; return the folders that it needs."""
+    folder, kept = job.folder / FOLDER, EvaluationFolder(job.folder)
+    examination = Examination(
+        model=Path(version.model_path),
+        served_name=version.served_name,
+        cases=folder / CASES,
+        answers=kept.answers(version.served_name),
+        perplexity=kept.perplexity(version.served_name) if measure_perplexity else None,
+        max_tokens=max_tokens,
+        max_model_len=settings().max_model_len,
+    )
+    write_examination(folder, examination, cases_from_dataset(job.dataset_folder))
+    return {"examination": str(folder), "weights": version.model_path, "answers": str(examination.answers.parent)}
+
+
+def _asks_for_perplexity(rules: VerdictSettings) -> bool:
+    return rules.perplexity_limit is not None or rules.perplexity_ratio is not None
+
+
+def evaluate(
+    job: Mapping[str, Any], version: Mapping[str, Any], by: str, max_tokens: int, rules: VerdictSettings
+) -> dict[str, Any]:
+    """Put the test part to the candidate, the champion and the base; what was answered before is not asked again.
+
+    Args:
+        job: What ``validate`` returned.
+        version: What ``serve_candidate`` returned.
+        by: Who started the run.
+        max_tokens: Longest answer.
+        rules: What the verdict will ask for: the perplexity is measured only where a limit of it is set.
 
     Raises:
         ServiceUnavailableError: vLLM did not answer; a retry goes on where this one stopped.
@@ -99,7 +143,12 @@ def evaluate(job: Mapping[str, Any], version: Mapping[str, Any], by: str, max_to
     )
     server = settings().vllm_addresses[0]
     evaluation = candidate.evaluate_candidate(
-        trained.folder, trained.dataset_folder, contestants, server, max_tokens=max_tokens
+        trained.folder,
+        trained.dataset_folder,
+        contestants,
+        server,
+        max_tokens=max_tokens,
+        measure_perplexity=_asks_for_perplexity(rules),
     )
     with transaction() as session:
         candidate.record_evaluation(session, trained.id, trained.dataset_id, trained.folder, by)
@@ -107,10 +156,20 @@ def evaluate(job: Mapping[str, Any], version: Mapping[str, Any], by: str, max_to
     return _accuracies(evaluation)
 
 
-def judge(job: Mapping[str, Any], threshold: float, margin: float) -> dict[str, Any]:
+def judge(job: Mapping[str, Any], rules: VerdictSettings) -> dict[str, Any]:
     """Pass, inconclusive or fail, with the reasons in words."""
-    rules = VerdictSettings(threshold=threshold, margin=margin)
-    return candidate.judge_candidate(Job.model_validate(job).folder, rules).model_dump(mode="json")
+    trained = Job.model_validate(job)
+    return candidate.judge_candidate(trained.folder, rules, trained.dataset).model_dump(mode="json")
+
+
+def rules_of(params: Mapping[str, Any]) -> VerdictSettings:
+    """The verdict's settings, from the run's parameters ``threshold``, ``margin`` and ``verdict``.
+
+    Raises:
+        BadInputError: One problem for each wrong field.
+    """
+    own_fields = {name: params[name] for name in ("threshold", "margin") if name in params}
+    return parse_settings({**(params.get("verdict") or {}), **own_fields})
 
 
 def has_champion(version: Mapping[str, Any]) -> bool:
@@ -138,8 +197,10 @@ def promote(
     Raises:
         GateRefusedError: It answers nothing, or never passed.
     """
+    decider = _decider(answer, by)
     with VllmClient() as client, transaction() as session:
-        done = release.promote(session, version["model_id"], by, _why(verdict, answer), _probes(job), client)
+        _keep_answer(session, version, answer)
+        done = release.promote(session, version["model_id"], decider, _why(verdict, answer), _probes(job), client)
     project_model(done.route)
     return done.model_dump(mode="json")
 
@@ -157,11 +218,26 @@ def open_experiment(
     Raises:
         GateRefusedError: An experiment is running on the route already.
     """
-    why = _why(verdict, answer)
+    why, decider = _why(verdict, answer), _decider(answer, by)
     with VllmClient() as client, transaction() as session:
-        done = release.open_test(session, version["model_id"], by, why, plan_of(plan), _probes(job), client)
+        _keep_answer(session, version, answer)
+        done = release.open_test(session, version["model_id"], decider, why, plan_of(plan), _probes(job), client)
     project_model(done.route)
     return done.model_dump(mode="json")
+
+
+def keep(job: Mapping[str, Any], version: Mapping[str, Any], verdict: Mapping[str, Any]) -> str:
+    """What becomes of full weights that the gate does not refuse: they stay a candidate, and no route moves.
+
+    Returns:
+        The verdict, and how the weights get served, for the run's note.
+    """
+    folder = Path(job["folder"]) / ARTIFACTS["transformers"]
+    return (
+        f"{version['served_name']} stays a candidate; no route was moved. {_why(verdict, None)} "
+        "Full weights can't be loaded into a running server. To serve them, start vLLM with "
+        f"TOLLGATE_BASE_MODEL={folder}; adapters of the former base model do not fit them."
+    )
 
 
 def refuse(
@@ -174,7 +250,8 @@ def refuse(
     """
     why = _why(verdict, answer)
     with transaction() as session:
-        model = lifecycle.archive(session, version["model_id"], by, why)
+        _keep_answer(session, version, answer)
+        model = lifecycle.archive(session, version["model_id"], _decider(answer, by), why)
     project_model(model.model_name)
     raise GateRefusedError(f"{model.served_name} was refused and is not deployed. {why}")
 
@@ -219,12 +296,41 @@ def _plan_problems(fields: Mapping[str, Any]) -> Sequence[Problem]:
     return ()
 
 
+def _rules_problems(params: Mapping[str, Any]) -> Sequence[Problem]:
+    try:
+        rules_of(params)
+    except BadInputError as error:
+        return error.problems
+    return ()
+
+
+def _person(answer: Mapping[str, Any]) -> str | None:
+    return (answer.get("responded_by_user") or {}).get("name")
+
+
+def _decider(answer: Mapping[str, Any] | None, by: str) -> str:
+    """Who stands in the history: the person who answered, where one was asked, else who started the run."""
+    return by if answer is None else _person(answer) or by
+
+
+def _keep_answer(session: Session, version: Mapping[str, Any], answer: Mapping[str, Any] | None) -> None:
+    if answer is None:
+        return
+    kept = {
+        "by": _person(answer),
+        "said": answer["chosen_options"],
+        "why": (answer.get("params_input") or {}).get("reason"),
+        "at": answer.get("responded_at"),
+    }
+    candidate.record_answer(session, version["model_id"], kept)
+
+
 def _why(verdict: Mapping[str, Any], answer: Mapping[str, Any] | None) -> str:
     judged = Verdict.model_validate(verdict)
     reasons = f"Verdict {judged.outcome}: {' '.join(judged.reasons)}"
     if answer is None:
         return reasons
-    person = (answer.get("responded_by_user") or {}).get("name") or "somebody"
+    person = _person(answer) or "somebody"
     said = ", ".join(answer["chosen_options"])
     why = (answer.get("params_input") or {}).get("reason")
     return f"{person} said {said}{f' ({why})' if why else ''}. {reasons}"

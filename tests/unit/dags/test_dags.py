@@ -59,7 +59,7 @@ def test_finetune_reads_like_the_road(dags):
     dag = dags["finetune"]
     assert "train" in downstream(dag, "validate")
     assert "candidate.serve" in downstream(dag, "train")
-    assert "candidate.evaluate" in downstream(dag, "candidate.serve")
+    assert "candidate.choose_server" in downstream(dag, "candidate.serve")
     assert "candidate.verdict" in downstream(dag, "candidate.evaluate")
     assert "register" in downstream(dag, "candidate.verdict")
     assert {"release.choose", "approval", "refuse"} <= downstream(dag, "decide")
@@ -72,7 +72,36 @@ def test_the_candidate_is_loaded_by_a_setup_and_unloaded_by_its_teardown(dags):
     assert dag.get_task("candidate.serve").is_setup
     unload = dag.get_task("unload_unless_in_use")
     assert unload.is_teardown
-    assert {"release.promote", "release.open_experiment", "refuse", "candidate.serve"} == unload.upstream_task_ids
+    ends = {"release.promote", "release.open_experiment", "refuse", "keep_as_candidate"}
+    assert unload.upstream_task_ids == ends | {"candidate.serve"}
+
+
+def test_full_weights_are_examined_alone_and_end_at_the_gate(dags):
+    dag = dags["finetune"]
+    assert downstream(dag, "candidate.choose_server") == {"candidate.examine", "candidate.evaluate"}
+    assert downstream(dag, "candidate.examine") == {"candidate.evaluate"}
+    assert downstream(dag, "keep_as_candidate") == {"unload_unless_in_use"}
+    examine = dag.get_task("candidate.examine")
+    assert (type(examine).__name__, examine.pool) == ("ContainerJobOperator", "gpu")
+    assert (PROJECT / examine.script).is_file()
+
+
+@pytest.mark.parametrize(
+    ("method", "outcome", "server", "way"),
+    [
+        ("lora", "pass", "candidate.evaluate", "release.choose"),
+        ("qlora", "inconclusive", "candidate.evaluate", "approval"),
+        ("full", "pass", "candidate.examine", "keep_as_candidate"),
+        ("full", "inconclusive", "candidate.examine", "keep_as_candidate"),
+        ("full", "fail", "candidate.examine", "refuse"),
+    ],
+)
+def test_the_ways_through_the_dag_follow_method_and_verdict(dags, monkeypatch, method, outcome, server, way):
+    results = {"validate": {"method": method}, "candidate.verdict": {"outcome": outcome}}
+    for task_id, chosen in (("candidate.choose_server", server), ("decide", way)):
+        fork = dags["finetune"].get_task(task_id).python_callable
+        monkeypatch.setitem(fork.__globals__, "result_of", results.get)
+        assert fork() == chosen
 
 
 def test_training_takes_a_place_in_the_gpu_pool(dags):

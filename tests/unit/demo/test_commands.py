@@ -27,7 +27,8 @@ def walks(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             self.console = console
             walks["seed"] = seed
 
-        def walk(self) -> DemoSummary:
+        def walk(self, ask: bool) -> DemoSummary:
+            walks["ask"] = ask
             return self.walk_real_data(None, 0)
 
         def walk_real_data(self, source: Path | None, steps: int) -> DemoSummary:
@@ -59,6 +60,12 @@ def test_the_exit_status_says_whether_all_went_as_it_must(
     written = json.loads((tmp_path / "out" / "demo.json").read_text())
     assert written == json.loads(done.stdout)
     assert set(written["addresses"]) == {"Airflow", "MLflow", "gateway"}
+
+
+@pytest.mark.parametrize("words", [(), ("--ask",)])
+def test_a_person_is_asked_where_one_wants_to_be(walks: dict[str, Any], tmp_path: Path, words: tuple[str, ...]) -> None:
+    assert call(*words, "--output", str(tmp_path / "demo.json")).exit_code == 0
+    assert walks["ask"] == bool(words)
 
 
 def test_a_file_of_ones_own_takes_the_other_road(walks: dict[str, Any], tmp_path: Path) -> None:

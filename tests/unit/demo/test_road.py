@@ -86,6 +86,21 @@ def test_what_is_not_as_it_must_is_named(change: dict[str, str], words: list[str
         assert word in problem
 
 
+@pytest.mark.parametrize(
+    ("verdict", "answered_by", "ok"),
+    [("inconclusive", "kim", True), ("inconclusive", None, False), ("pass", None, False)],
+)
+def test_the_stricter_gate_must_have_asked_somebody(
+    postgres_url: str, verdict: str, answered_by: str | None, ok: bool
+) -> None:
+    done = walked()
+    last = done.summary.candidates[-1]
+    done.summary.candidates.append(last.model_copy(update={"verdict": verdict, "answered_by": answered_by}))
+    done._judge_question()
+    assert done.summary.ok == ok
+    assert [f"it said: {verdict}" in problem for problem in done.summary.problems] == ([] if ok else [True])
+
+
 def test_the_test_is_summed_up_with_failures_and_latencies() -> None:
     comparison = {"welch_p": 0.01, "mann_whitney_p": 0.02, "low": 0.1, "high": 0.3, "difference": 0.2}
     visits = [Visit(user="u1", seconds=[0.010, 0.020], failed=1), Visit(user="u2", seconds=[0.030])]

@@ -18,7 +18,7 @@ def complete() -> DemoSummary:
         reasons=["close"],
         model_version="highway-router@v3",
         outcome="A/B test against production",
-        approved_by="the demo's operator",
+        answered_by="the demo's operator",
     )
     experiment = ExperimentSummary(
         name="highway-router-v1-v3",

@@ -113,6 +113,11 @@ def test_a_candidate_is_judged_beside_the_champion(server: Examinee, tmp_path: P
     kept = json.loads(EvaluationFolder(tmp_path).verdict.read_text(encoding="utf-8"))
     assert (kept["outcome"], kept["reasons"]) == ("fail", verdict.reasons)
 
+    report = json.loads((EvaluationFolder(tmp_path).path / "report.json").read_text(encoding="utf-8"))
+    assert (report["subject"], report["champion_name"], report["counts"]["lost"]) == ("router@v2", "router@v1", 12)
+    page = (EvaluationFolder(tmp_path).path / "report.html").read_text(encoding="utf-8")
+    assert verdict.reasons_ko[0] in page
+
     alone = evaluate(server, tmp_path, dataset, Contestants(candidate="router@v2"))
     assert alone.champion is None
     assert candidate.judge_candidate(tmp_path, RULES.model_copy(update={"threshold": 0.4})).outcome is Outcome.PASS

@@ -1,4 +1,4 @@
-"""Boundaries and confidence sequences against published tables, SciPy's multivariate normal and gbstats."""
+"""Boundaries and confidence sequences against R's rpact, SciPy's multivariate normal and gbstats."""
 
 from __future__ import annotations
 
@@ -25,30 +25,29 @@ def evenly(looks: int) -> list[float]:
     return [(look + 1) / looks for look in range(looks)]
 
 
-# Two-sided Lan-DeMets O'Brien-Fleming boundaries at alpha 0.05 for equally spaced looks: Reboussin, DeMets, Kim & Lan
-# (2000, Controlled Clinical Trials 21:190), and the same numbers in the manuals of R's ldbounds and gsDesign.
+# R's rpact 3.3.4: getDesignGroupSequential(informationRates, alpha = 0.025, sided = 1, typeOfDesign = "asOF").
 LAN_DEMETS = [
-    (1, [1.9600]),
-    (2, [2.9626, 1.9686]),
-    (3, [3.7103, 2.5114, 1.9930]),
-    (4, [4.3326, 2.9631, 2.3590, 2.0141]),
-    (5, [4.8769, 3.3569, 2.6803, 2.2898, 2.0310]),
-    (10, [6.9914, 4.8769, 3.9295, 3.3670, 2.9893, 2.7148, 2.5041, 2.3358, 2.1975, 2.0812]),
+    ([0.5, 1], [2.9626, 1.9686]),
+    ([1 / 3, 2 / 3, 1], [3.7103, 2.5114, 1.9930]),
+    ([0.25, 0.5, 0.75, 1], [4.3326, 2.9631, 2.3590, 2.0141]),
+    ([0.2, 0.4, 0.6, 0.8, 1], [4.8769, 3.3570, 2.6803, 2.2898, 2.0310]),
+    (evenly(10), [6.9914, 4.8769, 3.9297, 3.3671, 2.9893, 2.7148, 2.5041, 2.3358, 2.1975, 2.0812]),
+    ([0.2, 0.55, 0.8, 1], [4.8769, 2.8060, 2.2760, 2.0292]),
 ]
 
 
-@pytest.mark.parametrize(("looks", "published"), LAN_DEMETS)
-def test_boundaries_are_the_published_ones(looks: int, published: list[float]) -> None:
-    assert boundaries(evenly(looks)) == pytest.approx(published, abs=3e-4)
+@pytest.mark.parametrize(("fractions", "expected"), LAN_DEMETS)
+def test_boundaries_are_those_of_rpact(fractions: list[float], expected: list[float]) -> None:
+    assert boundaries(fractions) == pytest.approx(expected, abs=3e-4)
 
 
-# Jennison & Turnbull (2000), tables 2.1 (Pocock) and 2.3 (O'Brien-Fleming), alpha 0.05, two-sided.
-POCOCK = {2: 2.178, 3: 2.289, 4: 2.361, 5: 2.413, 10: 2.555, 20: 2.672}
-OBRIEN_FLEMING = {2: 1.977, 3: 2.004, 4: 2.024, 5: 2.040, 10: 2.087, 20: 2.126}
+# The same, typeOfDesign = "P" (Pocock) and "OF" (O'Brien & Fleming's last value), sided = 2, alpha = 0.05.
+POCOCK = {2: 2.1783, 3: 2.2895, 4: 2.3613, 5: 2.4132, 10: 2.5550, 20: 2.6720}
+OBRIEN_FLEMING = {2: 1.9774, 3: 2.0040, 4: 2.0243, 5: 2.0401, 10: 2.0865, 20: 2.1257}
 
 
 @pytest.mark.parametrize("looks", sorted(POCOCK))
-def test_published_constants_cross_as_often_as_alpha(looks: int) -> None:
+def test_known_constants_cross_as_often_as_alpha(looks: int) -> None:
     pocock = crossing([POCOCK[looks]] * looks, evenly(looks))
     falling = [OBRIEN_FLEMING[looks] * math.sqrt(looks / (look + 1)) for look in range(looks)]
     assert sum(pocock) == pytest.approx(0.05, abs=1.5e-4)

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -48,10 +49,26 @@ def test_up_twice_status_and_down(configuration: Settings, small_stack: tuple[Se
     assert _up(configuration) == lifecycle.Started(already_running=True, seconds={})
     assert [service.process_id for service in lifecycle.status(configuration)] == numbers
 
-    assert lifecycle.down(configuration) == 4  # supervisor, two services, PostgreSQL
+    assert lifecycle.down(configuration) == 5  # supervisor, two services, PostgreSQL and its guardian
     assert processes.stack_processes(configuration.home) == []
     assert postgres.running_process(configuration.postgres_data) is None
     assert lifecycle.down(configuration) == 0
+
+
+def test_a_killed_database_comes_back_by_itself(configuration: Settings, small_stack: tuple[Service, ...]) -> None:
+    _up(configuration)
+    killed = postgres.running_process(configuration.postgres_data)
+    assert killed is not None
+    killed.kill()
+    deadline = time.monotonic() + 60
+    while not (server := postgres.running_process(configuration.postgres_data)) or server.pid == killed.pid:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    while not postgres.answers(configuration.postgres_data):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert lifecycle.down(configuration) == 5
+    assert postgres.running_process(configuration.postgres_data) is None
 
 
 def test_after_a_killed_supervisor_up_refuses_and_down_cleans(
@@ -67,7 +84,7 @@ def test_after_a_killed_supervisor_up_refuses_and_down_cleans(
     processes.wait_ended([supervisor], 5)
     with pytest.raises(BadInputError, match=r"earlier stack.*\n.*tollgate down"):
         _up(configuration)
-    assert lifecycle.down(configuration) == 4  # two services, the job, PostgreSQL
+    assert lifecycle.down(configuration) == 5  # two services, the job, PostgreSQL and its guardian
     assert job.wait(5) == -signal.SIGTERM
     assert processes.stack_processes(configuration.home) == []
     _up(configuration)

@@ -46,6 +46,20 @@ def test_starts_with_its_databases_keeps_data_over_stop_and_kill(home_with_postg
     assert postgres.answers(data)
 
 
+def test_no_process_of_a_killed_server_works_beside_the_new_one(home_with_postgres: Path) -> None:
+    data = home_with_postgres / "postgres"
+    postgres.start(data)
+    killed = postgres.running_process(data)
+    assert killed is not None
+    orphan = killed.children()[0]
+    orphan.suspend()  # it would notice the death of its parent and end
+    killed.kill()
+    assert not processes.wait_ended([killed], 10)
+    postgres.start(data)
+    assert not processes.wait_ended([orphan], 0)
+    assert postgres.answers(data)
+
+
 def test_a_first_start_that_was_killed_midway_is_set_aside(home: Path) -> None:
     data = home / "postgres"
     data.mkdir()

@@ -119,6 +119,16 @@ def test_a_gpu_whose_memory_nobody_told_is_not_compared(tmp_path: Path, spec: Tr
     assert what_cannot_run(spec, settings) == []
 
 
+def test_a_job_without_a_gpu_is_held_to_the_hosts_memory_also_beside_gpus(tmp_path: Path, spec: TrainingSpec) -> None:
+    small_gpu = home(tmp_path, gpu_ids=[0], gpu_memory_gb=0.01, job_memory="2g")
+    assert "TOLLGATE_GPU_MEMORY_GB" in refusal(spec, small_gpu)
+    assert what_cannot_run(spec, small_gpu, "cpu") == []
+    small_host = home(tmp_path, gpu_ids=[0], gpu_memory_gb=80, job_memory="10m")
+    assert what_cannot_run(spec, small_host, "gpu") == []
+    [problem] = what_cannot_run(spec, small_host, "cpu")
+    assert "TOLLGATE_JOB_MEMORY" in str(problem)
+
+
 def test_processes_on_a_cpu_share_the_jobs_memory(tmp_path: Path, spec: TrainingSpec) -> None:
     settings = home(tmp_path, job_memory="2g")
     assert what_cannot_run(spec, settings) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,19 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 from tests.unit.serving.fake_vllm import FakeVllm, write_adapter
+from tests.unit.training.example_base import write_base_model
 from tests.unit.training.example_checkpoint import write_checkpoint
 
 from tollgate.errors import BadInputError, GateRefusedError
+from tollgate.evaluation.candidate import EvaluationFolder
+from tollgate.evaluation.cases import Case, cases_from_dataset, read_json_lines
+from tollgate.evaluation.examination import read_examination
+from tollgate.evaluation.runner import run_cases
 from tollgate.registry import lifecycle
 from tollgate.serving import rollout
 from tollgate.settings import settings
 from tollgate.store.session import transaction
-from tollgate.store.tables import Experiment, FinetuningJob, ModelEvaluation, RegisteredModel
+from tollgate.store.tables import Experiment, FinetuningJob, ModelEvaluation, RegisteredModel, StageTransition
 from tollgate.training.checkpoints import checkpoints_of
 from tollgate.workflow import finetune
 
@@ -90,6 +96,20 @@ def test_gpus_are_checked_before_anything_starts_and_each_gets_a_process(monkeyp
 
 
 @pytest.mark.usefixtures("server")
+def test_a_run_without_gpus_is_held_to_the_hosts_memory_also_beside_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOLLGATE_GPU_IDS", "[0]")
+    monkeypatch.setenv("TOLLGATE_GPU_MEMORY_GB", "0.01")
+    settings.cache_clear()
+    with pytest.raises(BadInputError, match="TOLLGATE_GPU_MEMORY_GB"):
+        validate(gpus=1)
+    assert validate(gpus=0)["name"]
+    monkeypatch.setenv("TOLLGATE_JOB_MEMORY", "10m")
+    settings.cache_clear()
+    with pytest.raises(BadInputError, match="TOLLGATE_JOB_MEMORY"):
+        validate(gpus=0)
+
+
+@pytest.mark.usefixtures("server")
 def test_a_valid_request_is_a_running_job_however_often_it_is_asked() -> None:
     job = validate()
     assert validate() == job
@@ -148,14 +168,48 @@ def test_evaluation_and_verdict_are_kept(server: FakeVllm, projected: list[str])
     """The server's answers are no JSON: every one of them is wrong."""
     finetune.promote(*candidate("run 1", "pass"), verdict("pass"), None, "kim")
     job, version = candidate("run 2")
-    figures = finetune.evaluate(job, version, "kim", max_tokens=9)
+    figures = finetune.evaluate(job, version, "kim", max_tokens=9, rules=finetune.rules_of({}))
     assert figures["contestants"] == {"candidate": "router@v2", "champion": "router@v1", "base": "base"}
     assert [figures[name]["accuracy"] for name in ("candidate", "champion", "base")] == [0, 0, 0]
     assert {request["max_tokens"] for request in server.requests[-9:]} == {9}
     with transaction() as session:
         assert session.scalars(select(ModelEvaluation.job_id)).one() == job["id"]
-    judged = finetune.judge(job, 0.9, 0.02)
+    judged = finetune.judge(job, finetune.rules_of({"threshold": 0.9, "margin": 0.02}))
     assert (judged["outcome"], judged["cases"]) == ("fail", 3)
+
+
+def test_full_weights_are_not_loaded_but_examined_and_their_answers_count(
+    server: FakeVllm, projected: list[str]
+) -> None:
+    finetune.promote(*candidate("run 1", "pass"), verdict("pass"), None, "kim")
+    job = validate("run 2", method="full")
+    write_base_model(Path(job["folder"]) / "model")
+    version = finetune.serve_candidate(job, "kim", max_tokens=9)
+    assert finetune.serve_candidate(job, "kim", max_tokens=9) == version
+    assert list(server.loaded) == ["router@v1"], "production only"
+    order = read_examination(Path(version["examination"]))
+    assert (order.model, order.served_name) == (Path(version["weights"]), "router@v2")
+    assert (order.max_model_len, order.perplexity) == (settings().max_model_len, None)
+    cases = [case for _, case in read_json_lines(order.cases, Case)]
+    assert cases == cases_from_dataset(Path(job["dataset_folder"]))
+
+    with FakeVllm(base=order.served_name) as own:
+        answers = run_cases(own.address, order.served_name, cases, results_path=order.answers, max_tokens=9)
+        asyncio.run(answers)
+    server.requests.clear()
+    figures = finetune.evaluate(job, version, "kim", max_tokens=9, rules=finetune.rules_of({}))
+    assert {request["model"] for request in server.requests} == {"router@v1", "base"}
+    assert figures["candidate"]["cases"] == len(cases)
+    assert finetune.judge(job, finetune.rules_of({}))["outcome"] == "fail"
+
+    finetune.serve_candidate(job, "kim", rules=finetune.rules_of({"verdict": {"perplexity_ratio": 1.1}}))
+    kept = read_examination(Path(version["examination"])).perplexity
+    assert kept == EvaluationFolder(Path(job["folder"])).perplexity("router@v2"), "where the evaluation looks for it"
+
+    told = finetune.keep(job, version, verdict("pass"))
+    assert told.startswith("router@v2 stays a candidate; no route was moved. Verdict pass: ")
+    assert f"TOLLGATE_BASE_MODEL={job['folder']}/model" in told
+    assert route() == {1: 1.0}
 
 
 @pytest.mark.usefixtures("server")
@@ -216,3 +270,30 @@ def test_a_refused_version_is_archived_and_the_reason_told(
         assert str(refused.value) == f"router@v1 was refused and is not deployed. {why}"
     assert [change[1:] for change in history()][1:] == [("archived", why)]
     assert (route(), projected) == ({}, ["router", "router"])
+
+
+@pytest.mark.usefixtures("server", "projected")
+def test_a_persons_answer_is_kept_beside_the_evaluation() -> None:
+    job, version = candidate(outcome="inconclusive")
+    finetune.evaluate(job, version, "kim", max_tokens=9, rules=finetune.rules_of({}))
+    answer = {**ANSWER, "chosen_options": ["Approve"], "responded_at": "2026-07-01T09:00:00+00:00"}
+    finetune.promote(job, version, verdict("inconclusive"), answer, "kim")
+    with transaction() as session:
+        [evaluated] = session.scalars(select(ModelEvaluation))
+        [change] = session.scalars(select(StageTransition).where(StageTransition.to_stage == "production"))
+    assert evaluated.metrics["answer"] == {
+        "by": "lee",
+        "said": ["Approve"],
+        "why": "통행료 답변이 부정확함",
+        "at": "2026-07-01T09:00:00+00:00",
+    }
+    assert evaluated.metrics["accuracy"] == 0
+    assert change.changed_by == "lee", "not the one who started the run"
+
+
+@pytest.mark.usefixtures("server")
+def test_rules_of_the_verdict_come_from_the_form_and_wrong_ones_are_refused_first() -> None:
+    rules = finetune.rules_of({"threshold": 0.8, "margin": 0.05, "verdict": {"category_floor": None, "power": 0.9}})
+    assert (rules.threshold, rules.margin, rules.category_floor, rules.power) == (0.8, 0.05, None, 0.9)
+    with pytest.raises(BadInputError, match=r"verdict\.minimum"):
+        validate(verdict={"minimum": 3})

@@ -10,8 +10,6 @@ import polars
 import pytest
 from tests.unit.containers.trainer.trainings import ForkServer
 
-from tollgate.settings import PROJECT
-
 MAKE_BASE = """
 import sys
 from tokenizers import Tokenizer, models, pre_tokenizers, decoders, trainers
@@ -67,8 +65,3 @@ def trainings(ml_python: Path) -> Iterator[ForkServer]:
     server = ForkServer(ml_python)
     yield server
     server.close()
-
-
-@pytest.fixture(scope="session")
-def trainer_entry() -> Path:
-    return PROJECT / "containers" / "trainer" / "train.py"

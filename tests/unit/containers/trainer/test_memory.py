@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.containers.trainer.test_train import run, write_spec  # noqa: F401 - run is a fixture
+from tests.unit.containers.trainer.trainings import launch, write_spec
 
 from tollgate.settings import Settings
 from tollgate.training.estimate import estimate
@@ -20,10 +20,10 @@ STEPS = 16
 
 
 @pytest.fixture
-def trained(tmp_path: Path, run: Any, base_model: Path, dataset: Path) -> tuple[Path, dict[str, Any]]:  # noqa: F811
+def trained(tmp_path: Path, ml_python: Path, base_model: Path, dataset: Path) -> tuple[Path, dict[str, Any]]:
     """One whole epoch: 64 rows, 4 at a time."""
     folder = write_spec(tmp_path / "jobs" / "one", base_model, dataset, max_steps=STEPS, save_steps=100)
-    output, _ = run(folder).communicate(timeout=300)
+    output, _ = launch(ml_python, folder).communicate(timeout=300)
     assert (folder / "result.json").exists(), output
     return folder, json.loads((folder / "result.json").read_text(encoding="utf-8"))
 

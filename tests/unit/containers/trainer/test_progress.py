@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import signal
 import subprocess
 import time
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
+from tests.unit.containers.trainer.trainings import environment, launch, write_spec
 
-from tollgate.settings import PROJECT
 from tollgate.training.progress import ProgressReader, RunProgress, read_progress
 
 WRITER = """
@@ -56,34 +54,9 @@ writer.on_log(None, state, control, logs={"loss": 1.0, "num_tokens": 300.0})
 
 def by_hand(python: Path, calls: str, path: Path, *more: str) -> None:
     """Call the writer as a trainer does, with a clock of the test's own."""
-    paths = os.pathsep.join(str(PROJECT / name) for name in ("include", "containers"))
     command = [str(python), "-c", WRITER + calls, str(path), *more]
-    environment = {**os.environ, "PYTHONPATH": paths}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
-
-
-def start(python: Path, folder: Path, base: Path, data: Path, **changed: Any) -> subprocess.Popen[str]:
-    folder.mkdir(parents=True, exist_ok=True)
-    spec = {
-        "job_name": "test-job",
-        "base_model": str(base),
-        "dataset": str(data),
-        "dataset_reference": "sums@v1",
-        "output": str(folder),
-        "lora_rank": 4,
-        "batch_size": 4,
-        "max_length": 128,
-        "max_steps": 6,
-        "save_steps": 2,
-        "eval_steps": 3,
-        "logging_steps": 1,
-        **changed,
-    }
-    (folder / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
-    command = [str(python), str(PROJECT / "containers" / "trainer" / "train.py"), str(folder)]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +64,7 @@ def trained(
     ml_python: Path, base_model: Path, dataset: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("trained")
-    process = start(ml_python, folder, base_model, dataset)
+    process = launch(ml_python, write_spec(folder, base_model, dataset))
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     return folder, output
@@ -148,7 +121,7 @@ def test_a_crash_leaves_no_torn_line_and_repeated_steps_count_once(
     ml_python: Path, base_model: Path, dataset: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "progress.jsonl"
-    process = start(ml_python, tmp_path, base_model, dataset, max_steps=400, save_steps=20, eval_steps=400)
+    process = launch(ml_python, write_spec(tmp_path, base_model, dataset, max_steps=400, save_steps=20, eval_steps=400))
     deadline = time.monotonic() + 200
     while (RunProgress(ProgressReader(path).read()).newest("loss") is None) or (
         not list((tmp_path / "checkpoints").glob("checkpoint-*/trainer_state.json"))
@@ -162,7 +135,7 @@ def test_a_crash_leaves_no_torn_line_and_repeated_steps_count_once(
         file.write('{"step": 390, "loss": 0.0}\n{"step": 391, "lo')  # further than the checkpoint, and torn
     killed_at = len(path.read_bytes().splitlines())
 
-    process = start(ml_python, tmp_path, base_model, dataset, max_steps=60, save_steps=20, eval_steps=400)
+    process = launch(ml_python, write_spec(tmp_path, base_model, dataset, max_steps=60, save_steps=20, eval_steps=400))
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     lines = ProgressReader(path)

@@ -3,67 +3,35 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
-
-from tollgate.settings import PROJECT
+from tests.unit.containers.trainer.trainings import launch, write_spec
 
 STEPS = 16
 PATIENCE_SECONDS = 550.0
+WHOLE = {"max_steps": STEPS, "save_steps": 100, "eval_steps": STEPS}
 TOLERANCE = 1e-6
 """Relative. Gradients of parts are added up in another order; DDP with two processes equals one process exactly."""
 
 Start = Callable[[Path], subprocess.Popen[str]]
 
 
-def write_spec(folder: Path, base: Path, data: Path, **changed: Any) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    spec = {
-        "job_name": "test-job",
-        "base_model": str(base),
-        "dataset": str(data),
-        "dataset_reference": "sums@v1",
-        "output": str(folder),
-        "lora_rank": 4,
-        "lora_alpha": 8,
-        "learning_rate": 1e-3,
-        "batch_size": 4,
-        "max_length": 128,
-        "max_steps": STEPS,
-        "save_steps": 100,
-        "eval_steps": STEPS,
-        "logging_steps": 1,
-        **changed,
-    }
-    (folder / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
-    return folder
-
-
 @pytest.fixture(scope="module")
 def start(ml_python: Path) -> Start:
-    def launch(folder: Path) -> subprocess.Popen[str]:
-        paths = os.pathsep.join(str(PROJECT / name) for name in ("include", "containers"))
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
-        entry = PROJECT / "containers" / "trainer" / "train.py"
-        return subprocess.Popen(
-            [ml_python, entry, folder], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
-
-    return launch
+    return partial(launch, ml_python)
 
 
 @pytest.fixture(scope="module")
 def alone(start: Start, base_model: Path, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One process with the global batch of two: as many rows, accumulated."""
-    folder = write_spec(tmp_path_factory.mktemp("alone"), base_model, dataset, gradient_accumulation=2)
+    folder = write_spec(tmp_path_factory.mktemp("alone"), base_model, dataset, gradient_accumulation=2, **WHOLE)
     finish(start(folder), expected=0)
     return folder
 
@@ -107,7 +75,7 @@ def test_two_processes_stopped_and_resumed_train_like_one(
 ) -> None:
     if distribution.startswith("zero") and not has_deepspeed:
         pytest.skip("DeepSpeed is not installed beside the trainer (requirements-gpu-deepspeed.txt has it)")
-    folder = write_spec(tmp_path, base_model, dataset, processes=2, distribution=distribution)
+    folder = write_spec(tmp_path, base_model, dataset, processes=2, distribution=distribution, **WHOLE)
     process = start(folder)
     wait_for_progress(folder, process)
     process.send_signal(signal.SIGTERM)
@@ -131,7 +99,9 @@ def test_two_processes_stopped_and_resumed_train_like_one(
 def test_a_training_process_that_is_killed_ends_the_others_and_the_job(
     tmp_path: Path, start: Start, base_model: Path, dataset: Path
 ) -> None:
-    folder = write_spec(tmp_path, base_model, dataset, processes=2, distribution="ddp", max_steps=100_000)
+    folder = write_spec(
+        tmp_path, base_model, dataset, processes=2, distribution="ddp", max_steps=100_000, save_steps=100
+    )
     process = start(folder)
     wait_for_progress(folder, process)
     workers = psutil.Process(process.pid).children()

@@ -3,52 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from tollgate.settings import PROJECT
-
-PATHS = os.pathsep.join(str(PROJECT / name) for name in ("include", "containers"))
-"""This checkout's code, whichever one the environment was made for."""
+from tests.unit.containers.trainer.trainings import launch, write_spec
 
 
 @pytest.fixture
-def run(ml_python: Path, trainer_entry: Path):
-    def start(folder: Path) -> subprocess.Popen[str]:
-        environment = {**os.environ, "PYTHONPATH": PATHS, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-        command = [str(ml_python), str(trainer_entry), str(folder)]
-        return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-
-    return start
-
-
-def write_spec(folder: Path, base: Path, data: Path, **changed: Any) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    spec = {
-        "job_name": "test-job",
-        "base_model": str(base),
-        "dataset": str(data),
-        "dataset_reference": "sums@v1",
-        "output": str(folder),
-        "lora_rank": 4,
-        "lora_alpha": 8,
-        "learning_rate": 1e-3,
-        "batch_size": 4,
-        "max_length": 128,
-        "max_steps": 6,
-        "save_steps": 2,
-        "eval_steps": 3,
-        "logging_steps": 1,
-        **changed,
-    }
-    (folder / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
-    return folder
+def run(ml_python: Path):
+    return partial(launch, ml_python)
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:

@@ -40,6 +40,18 @@ def write_spec(folder: Path, base: Path, data: Path, **changed: Any) -> Path:
     return folder
 
 
+def environment() -> dict[str, str]:
+    """A training's environment: this checkout's code, whichever one the environment was made for."""
+    paths = os.pathsep.join(str(PROJECT / name) for name in ("include", "containers"))
+    return {**os.environ, "PYTHONPATH": paths, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+
+
+def launch(python: Path, folder: Path) -> subprocess.Popen[str]:
+    """Start a training as its container does; what it prints can be read from the process."""
+    command = [str(python), str(PROJECT / "containers" / "trainer" / "train.py"), str(folder)]
+    return subprocess.Popen(command, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
 def progress(folder: Path) -> list[dict[str, Any]]:
     """What the job has reported so far; nothing before its first line."""
     path = folder / "progress.jsonl"
@@ -114,11 +126,9 @@ class ForkServer:
     """The process that starts trainings."""
 
     def __init__(self, python: Path) -> None:
-        paths = os.pathsep.join(str(PROJECT / name) for name in ("include", "containers"))
-        environment = {**os.environ, "PYTHONPATH": paths, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
         script = str(Path(__file__).with_name("fork_server.py"))
         self._process = subprocess.Popen(
-            [str(python), script], env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [str(python), script], env=environment(), text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         assert self._process.stdout is not None
         while (line := self._process.stdout.readline().strip()) != "ready":

@@ -9,8 +9,8 @@ import pytest
 from fastapi.testclient import TestClient
 from tests.unit.dataset.example_version import write_version
 
-from reports.app import create_app, may_see_datasets, may_see_experiments
-from reports.links import experiment_path, report_path
+from reports.app import create_app, may_see_datasets, may_see_experiments, may_see_models
+from reports.links import evaluation_path, experiment_path, report_path
 from tollgate.experiments.analysis import open_experiment
 from tollgate.experiments.plan import ExperimentPlan
 from tollgate.settings import settings
@@ -34,7 +34,7 @@ def guest(home: Path) -> TestClient:
 @pytest.fixture
 def insider(home: Path) -> TestClient:
     app = create_app()
-    for guard in (may_see_datasets, may_see_experiments):
+    for guard in (may_see_datasets, may_see_experiments, may_see_models):
         app.dependency_overrides[guard] = lambda: None  # what Airflow's auth manager says to a known user
     return TestClient(app, root_path="/tollgate")
 
@@ -64,11 +64,22 @@ def test_what_is_not_there_is_not_found(home: Path, insider: TestClient, path: s
 
 def test_a_program_without_a_token_is_refused_and_a_browser_sent_to_the_log_in(home: Path, guest: TestClient) -> None:
     write_version(home / "datasets", "highway")
-    for path in ("/datasets", "/datasets/highway/v1"):
+    for path in ("/datasets", "/datasets/highway/v1", "/evaluations/router-0123"):
         assert guest.get(path, headers={"accept": "*/*"}).status_code == 401
         answer = guest.get(path, headers={"accept": "text/html,*/*"})
         assert answer.status_code == 307
         assert answer.headers["location"].startswith("/auth/login/?next=http")
+
+
+def test_an_evaluation_is_shown_by_its_job(home: Path, insider: TestClient) -> None:
+    folder = home / "jobs" / "router-0123" / "evaluation"
+    folder.mkdir(parents=True)
+    (folder / "report.html").write_text("<!doctype html><p>0.95", encoding="utf-8")
+    shown = insider.get(evaluation_path("router-0123").removeprefix("/tollgate"))
+    assert (shown.status_code, shown.text) == (200, "<!doctype html><p>0.95")
+    assert shown.headers["content-security-policy"].startswith("default-src 'none'")
+    for job in ("router-9", "..%2fjobs%2frouter-0123", ".."):
+        assert insider.get(f"/evaluations/{job}").status_code == 404
 
 
 def test_every_experiment_is_listed_with_a_link_to_its_report(postgres_url: str, insider: TestClient) -> None:

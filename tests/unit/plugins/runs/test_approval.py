@@ -41,7 +41,7 @@ def event(**changes: Any) -> dict[str, Any]:
         "chosen_options": ["Approve"],
         "params_input": {"reason": "충분히 검토함"},
         "responded_by_user": {"id": "7", "name": "lee"},
-        "responded_at": dt.datetime.now(dt.UTC),
+        "responded_at": dt.datetime(2026, 7, 1, 9, tzinfo=dt.UTC),
     }
     return said | changes
 
@@ -56,6 +56,7 @@ def test_the_answer_decides_the_branch_and_stays_with_its_author(
         "chosen_options": [option],
         "params_input": {"reason": "충분히 검토함"},
         "responded_by_user": {"id": "7", "name": "lee"},
+        "responded_at": "2026-07-01T09:00:00+00:00",
     }
 
 
@@ -77,11 +78,13 @@ def test_the_question_shows_the_verdict_in_both_languages(operator: ReleaseAppro
     cases = [ScoredCase(id=str(number), answer="x", correct=number > 6) for number in range(100)]
     verdict = judge(cases)
     ti = TaskInstance(
-        **{"candidate.verdict": verdict.model_dump(mode="json"), "candidate.serve": {"served_name": "router@v2"}}
+        validate={"name": "router-0123"},
+        **{"candidate.verdict": verdict.model_dump(mode="json"), "candidate.serve": {"served_name": "router@v2"}},
     )
     subject, body = (jinja2.Template(text).render(ti=ti) for text in (operator.subject, operator.body or ""))
     assert subject == "router@v2: inconclusive. Release it?"
     assert "| 0.9300 (93 / 100) |" in body
+    assert "](/tollgate/evaluations/router-0123)" in body
     assert f"| {verdict.cases_needed} |" in body
     for reason in (*verdict.reasons, *verdict.reasons_ko):
         assert f"- {reason}" in body

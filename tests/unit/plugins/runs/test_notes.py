@@ -67,7 +67,8 @@ def test_a_note_says_what_the_gate_said_and_where_the_losses_are(airflow: FakeAi
     (tmp_path / "losses.svg").write_text("<svg/>")
     note_verdict(context(), verdict, tmp_path)
     without, with_picture = [written["note"] for _, written in airflow.written("PATCH")]
-    assert without == "**pass**: Accuracy 0.97. Better than before."
+    page = f"[Report · 평가 보고서](/tollgate/evaluations/{tmp_path.name})"
+    assert without == f"**pass**: Accuracy 0.97. Better than before.\n\n{page}"
     assert with_picture == f"{without}\n\nLosses · 손실: `{tmp_path}/losses.svg`"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -13,7 +15,7 @@ depends_on = None
 
 TIME = sa.TIMESTAMP(timezone=True)
 NOW = sa.text("now()")
-LOG_COLUMNS: tuple[tuple[str, sa.types.TypeEngine[object]], ...] = (
+LOG_COLUMNS: tuple[tuple[str, sa.types.TypeEngine[Any]], ...] = (
     ("endpoint", sa.String(length=50)),
     ("provider", sa.String(length=100)),
     ("assigned_version", sa.String(length=300)),

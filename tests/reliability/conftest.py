@@ -1,0 +1,50 @@
+"""The stack, a dataset version, and one training that nobody disturbs: what every kill is compared with."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.integration.conftest import Stack, stack
+from tests.reliability.table import Row, write_table
+from tests.reliability.training import Training, prepare_dataset
+
+from tollgate.settings import PROJECT
+
+__all__ = ["stack"]
+
+
+@pytest.fixture(scope="session")
+def running(stack: Stack) -> Stack:
+    """The stack, up, with the demo's base model and the dataset version ``highway@v1``."""
+    script = PROJECT / "containers" / "trainer" / "pretrain.py"
+    base = stack.settings.models / "demo-base"
+    if not base.is_dir():  # an older recipe's will do: nothing here depends on what the base can
+        subprocess.run([str(stack.settings.ml_python), str(script), str(base)], check=True, env=stack.environment)
+    done = stack.command("up", timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    prepare_dataset(stack)
+    return stack
+
+
+@pytest.fixture(scope="session")
+def undisturbed(running: Stack) -> Training:
+    """A training from its first step to its registration, without a kill."""
+    training = Training.start(running)
+    training.wait_until_registered()
+    assert training.attempts() == 1
+    return training
+
+
+@pytest.fixture(scope="session")
+def table() -> Iterator[list[Row]]:
+    """The rows of the table, which is written where the session ends."""
+    rows: list[Row] = []
+    yield rows
+    folder = Path(os.environ.get("TOLLGATE_KILL_MATRIX", PROJECT / "build" / "reliability"))
+    write_table(rows, folder)
+    print(json.dumps([row.model_dump() for row in rows], indent=2))

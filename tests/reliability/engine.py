@@ -1,0 +1,94 @@
+"""A Docker engine of the test's own, which can be killed: data, sockets and containers apart from the machine's."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from docker import APIClient
+from docker.errors import DockerException
+from tests.integration.test_road import wait_for
+
+from tollgate.settings import settings
+
+
+class Engine:
+    """``dockerd`` with everything of its own under one folder.
+
+    Args:
+        folder: A folder with a short path, since sockets lie in it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.url = f"unix://{folder}/docker.sock"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it answers; containers that an earlier one left are its own now."""
+        (self._folder / "docker.pid").unlink(missing_ok=True)
+        places = {"data-root": "data", "exec-root": "exec", "pidfile": "docker.pid"}
+        options = [f"--{name}={self._folder / place}" for name, place in places.items()]
+        alone = ["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"]
+        with (self._folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                ["dockerd", f"--host={self.url}", *options, *alone], stdout=log, stderr=log, start_new_session=True
+            )
+        wait_for(self.answers, 120, "the engine's start")
+
+    def answers(self) -> bool:
+        """Whether it answers."""
+        try:
+            return bool(APIClient(base_url=self.url, version="auto", timeout=5).ping())
+        except DockerException:
+            return False
+
+    def kill(self) -> None:
+        """Kill it, and it alone, as a crash does."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self) -> None:
+        """Stop it; nothing that it started is left."""
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait(120)
+        deadline = time.monotonic() + 30
+        while (left := self._processes()) and time.monotonic() < deadline:
+            for process in left:
+                process.kill()
+            time.sleep(0.5)
+
+    def _processes(self) -> list[psutil.Process]:
+        """Processes that carry the engine's folder in their command: containerd and what watches containers."""
+        found = []
+        for process in psutil.process_iter(["cmdline"]):
+            if any(str(self._folder / "exec") in word for word in process.info["cmdline"] or []):
+                found.append(process)
+        return found
+
+    def take_image(self, name: str) -> None:
+        """Copy an image from the machine's engine, which is only read.
+
+        Raises:
+            pytest.skip.Exception: That engine does not answer, or lacks the image.
+        """
+        given = f"--host={settings().docker_url}"
+        if subprocess.run(["docker", given, "image", "inspect", name], capture_output=True, check=False).returncode:
+            pytest.skip(f"no Docker engine has the image {name}; bash .ci/run builds it")
+        with subprocess.Popen(["docker", given, "save", name], stdout=subprocess.PIPE) as saved:
+            loading = ["docker", f"--host={self.url}", "load", "--quiet"]
+            subprocess.run(loading, stdin=saved.stdout, check=True, capture_output=True)
+
+
+def skip_unless_startable() -> None:
+    """Skip where no engine can be started: it takes root and the program."""
+    if os.geteuid() != 0 or not shutil.which("dockerd"):
+        pytest.skip("an engine of the test's own takes root and dockerd")
