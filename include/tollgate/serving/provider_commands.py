@@ -6,6 +6,7 @@ import asyncio
 import getpass
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import orjson
@@ -16,7 +17,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from tollgate.errors import BadInputError, Problem
-from tollgate.serving import provider_checks, providers
+from tollgate.evaluation.scorers import find_scorer
+from tollgate.evaluation.suites import read_cases
+from tollgate.evaluation.summary import EvaluationSummary
+from tollgate.serving import provider_checks, provider_comparison, provider_report, providers
+from tollgate.serving.provider_comparison import Comparison, Sampling
 from tollgate.serving.providers import Endpoint, ProviderForm, ProviderView, keys_folder
 from tollgate.settings import settings
 from tollgate.store.session import transaction
@@ -117,6 +122,86 @@ def check(
         Console().print(table)
     if not all(one.ok for one in found):
         raise typer.Exit(3)
+
+
+@app.command()
+def compare(
+    cases: Annotated[Path, typer.Argument(help="File of cases, as tollgate evaluate takes it.")],
+    names: Annotated[list[str] | None, typer.Argument(help="Providers to compare; none: all.")] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model", "-m", help="<provider>=<model>, where a provider has none of its own; may be repeated."
+        ),
+    ] = None,
+    scorer: Annotated[str | None, typer.Option(help="Name of the scorer; without: the one that suits.")] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests at the same time.")] = 4,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds of one request.")] = 60.0,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer in tokens.")] = 256,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder of report.html, report.json and all answers.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put the same cases to several providers: accuracy, latency, cost. Exit status 3 if one of them failed."""
+    if scorer is not None:
+        find_scorer(scorer)
+    sampling = Sampling(concurrency, timeout, max_tokens, scorer, output / "answers" if output else None)
+    asked = _with_models(ready(names or []), model or [])
+    found = provider_comparison.compare(asked, read_cases(cases), cases.stem, settings().currency, sampling)
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "report.json").write_text(found.model_dump_json(indent=2), encoding="utf-8")
+        (output / "report.html").write_text(provider_report.render(found), encoding="utf-8")
+    if as_json:
+        _print_json(found.model_dump(mode="json", exclude={"answers"}))
+    else:
+        _print_comparison(found)
+    if any(one.problem for one in found.providers):
+        raise typer.Exit(3)
+
+
+def _with_models(endpoints: list[Endpoint], given: list[str]) -> list[tuple[Endpoint, str]]:
+    names = {endpoint.name for endpoint in endpoints}
+    wrong = [text for text in given if text.partition("=")[0] not in names or not text.partition("=")[2]]
+    if wrong:
+        problems = [
+            Problem("--model", repr(text), "<provider>=<model>, of a provider that is compared") for text in wrong
+        ]
+        raise BadInputError("A model cannot be understood.", problems)
+    chosen = {name: model for name, _, model in (text.partition("=") for text in given)}
+    base = settings().base_model_name
+    return [(endpoint, chosen.get(endpoint.name) or endpoint.model or base) for endpoint in endpoints]
+
+
+def _print_comparison(found: Comparison) -> None:
+    columns = (
+        "provider",
+        "model",
+        "accuracy",
+        "95 % interval",
+        "p50 ms",
+        "p95 ms",
+        f"cost ({found.currency})",
+        "problem",
+    )
+    table = Table(*columns)
+    for one in found.providers:
+        summary = one.summary
+        cost = "-" if one.cost is None else f"{one.cost:.4f}"
+        figures = (
+            (f"{summary.accuracy:.1%}", f"{summary.low:.1%} - {summary.high:.1%}", *_latencies(summary), cost)
+            if summary
+            else ("-",) * 5
+        )
+        table.add_row(*map(escape, (one.provider, one.model, *figures, one.problem or "")))
+    console = Console()
+    Console(width=console.width if console.is_terminal else 160).print(table)
+
+
+def _latencies(summary: EvaluationSummary) -> tuple[str, str]:
+    p50, p95 = summary.latency_p50_ms, summary.latency_p95_ms
+    return ("-" if p50 is None else f"{p50:.0f}", "-" if p95 is None else f"{p95:.0f}")
 
 
 def ready(names: list[str]) -> list[Endpoint]:
