@@ -1,0 +1,278 @@
+"""Train the models that find names of persons, and measure them on names that they haven't seen.
+
+    python -m tollgate.gates.training.train_names KLUE_NER_TSV --output FOLDER --clean EASYLAW_JSON CHATBOT_CSV
+    python -m tollgate.gates.training.train_names KLUE_NER_TSV --folds 5 --clean EASYLAW_JSON CHATBOT_CSV
+
+Learnt from: the sentences of KLUE-NER (CC BY-SA 4.0) as they are and some times with other names; made-up messages of
+customers; messages of the demo and texts that are known to hold no names. The accurate mode (``--mode accurate``)
+needs kiwipiepy. The same files, seed and library versions give the same weights.
+
+Cross-validation is by name: no name of two or more characters in a test fold occurs anywhere in what its model has
+seen, neither in a sentence or text (those that hold one are left out), nor in a word list, nor among generated names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import re
+import sys
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from tollgate.gates.names import Tagger
+from tollgate.gates.names_tables import Tables, tables
+from tollgate.gates.training import klue_ner
+from tollgate.gates.training.klue_ner import Labelled
+from tollgate.gates.training.name_generator import Messages, NameGenerator, renamed
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from tollgate.gates.training.names_crf import Model, Sentences
+
+Mode = Literal["fast", "accurate"]
+
+COPIES = 3
+"""How often each sentence is repeated with other names."""
+
+MESSAGES = 3_000
+"""Made-up messages in each sample."""
+
+DEMO_MESSAGES = 1_500
+"""Messages of the demo in each sample."""
+
+MODELS = 3
+"""Models of different seeds, each trained on a sample of its own, whose mean is kept."""
+
+BIAS = 0.5
+"""Added to the scores of tags inside names, as those of names never seen are too low; chosen by cross-validation."""
+
+_SMALLEST = 0.04  # smaller weights become 0, and the file small
+_CLIP = 4.0
+_BYTE = 127
+
+
+@dataclass(frozen=True)
+class Score:
+    """How many names were found rightly, found wrongly, and not found."""
+
+    right: int
+    wrong: int
+    missed: int
+
+    @property
+    def precision(self) -> float:
+        """Share of what was found that is a name."""
+        return self.right / max(1, self.right + self.wrong)
+
+    @property
+    def recall(self) -> float:
+        """Share of the names that were found."""
+        return self.right / max(1, self.right + self.missed)
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of precision and recall, of names whose beginning and end are both right."""
+        return 2 * self.right / max(1, 2 * self.right + self.wrong + self.missed)
+
+    def __str__(self) -> str:
+        """For people."""
+        return f"precision {self.precision:.4f}, recall {self.recall:.4f}, F1 {self.f1:.4f}"
+
+
+def learn(
+    sentences: Sequence[Labelled],
+    clean: Sequence[str],
+    seed: int,
+    mode: Mode = "fast",
+    banned: Collection[str] = (),
+) -> Tagger:
+    """Train a model.
+
+    Args:
+        sentences: Labelled sentences.
+        clean: Texts without names.
+        seed: Seed of everything random.
+        mode: Whether what a morphological analyser says is used.
+        banned: Names that must be nowhere in what is learnt from.
+
+    Returns:
+        The model, its weights rounded to bytes as in the file.
+    """
+    return Tagger.of(stored(_model(sentences, clean, seed, mode, banned)), tables(banned))
+
+
+def _model(
+    sentences: Sequence[Labelled], clean: Sequence[str], seed: int, mode: Mode, banned: Collection[str] = ()
+) -> Model:
+    from tollgate.gates.training import names_crf
+
+    known: Tables = tables(banned)
+    models = []
+    for one in range(MODELS):
+        sample = _sample(sentences, clean[one::MODELS], banned, seed * 100 + one)
+        models.append(names_crf.train(_coded(sample, mode), known, seed * 100 + one))
+    return names_crf.mean(models)
+
+
+def _sample(sentences: Sequence[Labelled], clean: Sequence[str], banned: Collection[str], seed: int) -> list[Labelled]:
+    """Sentences as they are and with other names, made-up messages, and texts without names."""
+    generator = NameGenerator(chain.from_iterable(one.strings() for one in sentences), banned, seed)
+    copies = chain.from_iterable(renamed(sentences, generator) for _ in range(COPIES))
+    made = [*Messages(generator).some(MESSAGES), *_demo(seed)]
+    unnamed = (Labelled(text, ()) for text in clean)
+    return [*sentences, *_without(chain(copies, made, unnamed), banned)]
+
+
+def _without(sentences: Iterable[Labelled], banned: Collection[str]) -> Iterator[Labelled]:
+    """The sentences that hold no banned name."""
+    forbidden = re.compile("|".join(map(re.escape, sorted(banned)))) if banned else None
+    return (one for one in sentences if not forbidden or not forbidden.search(one.text))
+
+
+def _demo(seed: int) -> list[Labelled]:
+    """Messages of the demo's customers, which hold no names; of those that it trains its own model on."""
+    from tollgate.demo.grammar import load_grammar
+    from tollgate.demo.messages import MessageStream
+
+    stream = MessageStream(load_grammar(), "train", Random(seed))  # noqa: S311
+    return [Labelled(message.text, ()) for message in islice(stream, DEMO_MESSAGES)]
+
+
+def read_clean(paths: Iterable[Path]) -> list[str]:
+    """The sentences of files: the strings of JSON and CSV files, or lines, that have Hangul."""
+    sentences = chain.from_iterable(re.split(r"(?<=[.?!]) |\n", text) for path in paths for text in _strings(path))
+    return [plain for one in dict.fromkeys(sentences) if re.search("[가-힣]", plain := one.strip()) and len(plain) > 3]
+
+
+def _strings(path: Path) -> Iterator[str]:
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".json":
+        return chain.from_iterable(row.values() for row in json.loads(text))
+    if path.suffix == ".csv":
+        return chain.from_iterable(csv.reader(text.splitlines()))
+    return iter(text.splitlines())
+
+
+def _coded(sentences: Sequence[Labelled], mode: Mode) -> Sentences:
+    """Sentences as arrays."""
+    from tollgate.gates.names_kernels import TAGS, folding
+    from tollgate.gates.training import names_crf
+
+    texts = [one.text for one in sentences]
+    raw = np.frombuffer("".join(texts).encode("utf-32-le"), np.uint32)
+    offsets = np.cumsum([0, *map(len, texts)], dtype=np.int64)
+    targets = np.zeros((len(raw), TAGS), np.float32)
+    targets[:, 0] = 1
+    for offset, sentence in zip(offsets.tolist(), sentences, strict=False):
+        for start, end in sentence.names:
+            tags = [4] if end - start == 1 else [1, *[2] * (end - start - 2), 3]
+            targets[offset + start : offset + end] = np.eye(TAGS, dtype=np.float32)[tags]
+    return names_crf.Sentences(
+        folding()[np.minimum(raw, 0xFFFF)].astype(np.int32), offsets, targets, _further(texts, mode)
+    )
+
+
+def _further(texts: Sequence[str], mode: Mode) -> npt.NDArray[np.uint32]:
+    if mode == "fast":
+        return np.zeros((sum(map(len, texts)), 0), np.uint32)
+    from tollgate.gates import names_morphemes
+
+    return names_morphemes.features(texts)[1]
+
+
+def stored(model: Model) -> dict[str, npt.NDArray[np.generic]]:
+    """A model as arrays for a file; see :meth:`tollgate.gates.names.Tagger.of`."""
+    scale = _CLIP / _BYTE
+    kept = np.where(np.abs(model.weights) < _SMALLEST, 0, model.weights)
+    weights = np.clip(np.rint(kept / scale), -_BYTE, _BYTE).astype(np.int8)
+    filled = np.flatnonzero(weights.any(axis=1))
+    return {
+        "gaps": np.diff(filled, prepend=0).astype(np.uint16),
+        "weights": np.ascontiguousarray(weights[filled].T),
+        "transitions": model.transitions.astype(np.float32),
+        "scale": np.array(scale, np.float32),
+        "bias": np.array(BIAS, np.float32),
+    }
+
+
+def write(sentences: Sequence[Labelled], clean: Sequence[str], folder: Path, seed: int, mode: Mode) -> Path:
+    """Train a model on all sentences and write its weights, compressed, to ``<mode>.npz`` in a folder."""
+    arrays = stored(_model(sentences, clean, seed, mode))
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f".{mode}.part"
+    with part.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+    return part.replace(folder / f"{mode}.npz")
+
+
+def cross_validate(
+    sentences: Sequence[Labelled], clean: Sequence[str], count: int, seed: int, mode: Mode
+) -> Iterator[Score]:
+    """The score of each fold, its model knowing none of its names."""
+    fold_of = klue_ner.folds(sentences, count)
+    for fold in range(count):
+        test = [one for one, its in zip(sentences, fold_of, strict=True) if its == fold]
+        banned = klue_ner.names(test)
+        train = list(_without((one for one, its in zip(sentences, fold_of, strict=True) if its != fold), banned))
+        yield score(learn(train, clean, seed, mode, banned), test, mode)
+
+
+def score(tagger: Tagger, sentences: Sequence[Labelled], mode: Mode) -> Score:
+    """Compare what a model finds in sentences with their labels."""
+    import pyarrow as pa
+
+    texts = [one.text for one in sentences]
+    morphemes = None
+    if mode == "accurate":
+        from tollgate.gates import names_morphemes
+
+        morphemes = names_morphemes.features(texts)
+    rows, starts, ends, _ = tagger.find_column(pa.array(texts, pa.large_string()), morphemes)
+    found = set(zip(rows.tolist(), starts.tolist(), ends.tolist(), strict=True))
+    labelled = {(row, *span) for row, one in enumerate(sentences) for span in one.names}
+    return Score(len(found & labelled), len(found - labelled), len(labelled - found))
+
+
+def total(scores: Sequence[Score]) -> Score:
+    """The score over all folds."""
+    return Score(sum(one.right for one in scores), sum(one.wrong for one in scores), sum(one.missed for one in scores))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train or cross-validate; see the module's description."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("klue", type=Path, help="a file of KLUE-NER, tab-separated")
+    parser.add_argument("--clean", type=Path, nargs="*", default=[], help="files of texts without names")
+    parser.add_argument("--output", type=Path, help="folder for the weights")
+    parser.add_argument("--folds", type=int, default=0, help="measure by cross-validation, with so many folds")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--mode", choices=("fast", "accurate"), default="fast")
+    given = parser.parse_args(arguments)
+    sentences = klue_ner.read(given.klue)
+    clean = read_clean(given.clean)
+    if given.folds:
+        scores = []
+        for one in cross_validate(sentences, clean, given.folds, given.seed, given.mode):
+            scores.append(one)
+            _say(f"fold {len(scores)}: {one}")
+        _say(f"all: {total(scores)}")
+    if given.output:
+        _say(str(write(sentences, clean, given.output, given.seed, given.mode)))
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

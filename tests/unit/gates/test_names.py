@@ -1,0 +1,172 @@
+"""Names beside titles and particles are found, words that look like names stay, and columns are read like texts."""
+
+from __future__ import annotations
+
+import csv
+import json
+from itertools import islice
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from tollgate.demo.grammar import load_grammar
+from tollgate.demo.messages import MessageStream
+from tollgate.errors import BadInputError
+from tollgate.gates import names
+from tollgate.gates.names_tables import tables
+from tollgate.gates.training import klue_ner, train_names
+from tollgate.gates.training.klue_ner import Labelled
+from tollgate.gates.training.name_generator import Messages, NameGenerator, ends_in_consonant, renamed
+
+DATA = Path(__file__).parents[4] / "shared" / "data"
+KLUE = DATA / "klue-ner" / "klue-ner-v1.1_dev_first3000.tsv"
+needs_data = pytest.mark.skipif(not KLUE.is_file(), reason="the data folder is not beside the project")
+
+
+def found(text: str) -> list[str]:
+    return [text[start:end] for start, end, _ in names.find(text)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("홍길동의 주민등록번호는 123456-1234567입니다.", ["홍길동"]),
+        ("김철수 고객님 안녕하세요", ["김철수"]),
+        ("담당자 박영희입니다", ["박영희"]),
+        ("상담원 연결 후 이서준님께서 전화하셨어요", ["이서준"]),
+        ("예금주는 최다은이고 국민은행입니다", ["최다은"]),
+        ("어제 통화한 한지민 대리님이 된다고 했어요", ["한지민"]),
+        ("차주 남궁민수 씨에게 연락해 주세요", ["남궁민수"]),
+        ("정해인과 오세훈이 같이 탔습니다", ["정해인", "오세훈"]),
+        ("１층에서 만난 김민재가 신고했어요 👍 이수진도요", ["김민재", "이수진"]),
+    ],
+)
+def test_names_in_messages(text: str, expected: list[str]) -> None:
+    assert found(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "고객님, 경부선 하행선 정체가 심합니다",
+        "이용자와 임차인은 배우자의 소유권을 양도하는 경우 신고해야 합니다",
+        "서울양양고속도로 가평휴게소에서 하이패스 단말기가 고장났어요",
+        "담당자에게 전달해 주세요. 상담사님 감사합니다",
+        "",
+        "   ",
+        "12,345원 ABC !!!",
+    ],
+)
+def test_no_names(text: str) -> None:
+    assert found(text) == []
+
+
+def test_a_column_is_read_like_its_texts() -> None:
+    texts = ["홍길동 고객님", "", "없음", "긴 글 " * 2000 + "담당자 박영희입니다.\n성명: 김철수", "👍👍 김민수 씨"] * 3
+    whole = names.find_column(pa.chunked_array([texts[:4], texts[4:]], pa.string()))
+    alone = [(row, start, end) for row, text in enumerate(texts) for start, end, _ in names.find(text)]
+    assert list(zip(*(column.tolist() for column in whole[:3]), strict=True)) == alone
+    assert {texts[row][start:end] for row, start, end in alone} == {"홍길동", "박영희", "김철수", "김민수"}
+    assert [column.dtype for column in whole] == [np.int64, np.int32, np.int32, np.float32]
+    assert all(0 < one <= 1 for one in whole[3])
+    sliced = names.find_column(pa.array(texts, pa.large_string()).slice(3, 2))
+    assert sliced[0].tolist() == [row - 3 for row, _, _ in alone if row in {3, 4}]
+
+
+def test_blocks_of_rows_join_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["홍길동 고객님", "안녕하세요", "", "김철수입니다. 저는 김철수입니다."] * 20
+    expected = names.find_column(texts)
+    monkeypatch.setattr(names, "_BLOCK", 64)
+    assert [one.tolist() for one in names.find_column(texts)] == [one.tolist() for one in expected]
+
+
+def test_names_of_demo_messages() -> None:
+    stream = MessageStream(load_grammar(), "test", Random(3))
+    messages = [message.text for message in islice(stream, 1000)]
+    rows, *_ = names.find_column(messages)
+    assert len(rows) <= len(messages) / 200
+
+
+def test_generated_names_take_the_same_particles_and_are_never_banned() -> None:
+    generator = NameGenerator(["김연아", "박찬호", "소피마르소", "톰 행크스"], {"김민수"}, seed=1)
+    for name in ("김연아", "박찬호", "소피마르소", "톰 행크스", "이", "A"):
+        made = {generator.like(name) for _ in range(30)}
+        assert len(made) > 3
+        assert "김민수" not in made
+        assert {ends_in_consonant(one) for one in made} == {ends_in_consonant(name)}
+    sentence = Labelled("김연아가 박찬호를, 김연아가", ((0, 3), (5, 8), (11, 14)))
+    (other,) = renamed([sentence], generator, chance=1)
+    first, second, third = other.strings()
+    assert first == third != second
+    assert other.text == f"{first}가 {second}를, {first}가"
+    messages = list(Messages(generator).some(300))
+    assert sum(bool(message.names) for message in messages) > 100
+    assert not any("{" in message.text or "(는)" in message.text for message in messages)
+
+
+def test_folds_share_no_name() -> None:
+    sentences = [Labelled("가나와", ((0, 2),)), Labelled("다라가", ((0, 2),)), Labelled("가나다라", ((0, 2), (2, 4)))]
+    sentences += [
+        Labelled("마바", ((0, 2),)),
+        Labelled("없다", ()),
+        Labelled("김씨", ((0, 1),)),
+        Labelled("김씨", ((0, 1),)),
+    ]
+    fold_of = klue_ner.folds(sentences, 2)
+    assert len({fold_of[0], fold_of[1], fold_of[2]}) == 1
+    assert set(fold_of) == {0, 1}
+
+
+def test_a_broken_file_is_refused_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "broken.tsv"
+    path.write_text("## first\n가\tB-PS\n나 O\n", encoding="utf-8")
+    with pytest.raises(BadInputError) as refused:
+        klue_ner.read(path)
+    assert "broken.tsv:3" in str(refused.value)
+
+
+def test_training_is_deterministic_and_learns(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name, value in (("COPIES", 0), ("MESSAGES", 200), ("DEMO_MESSAGES", 50), ("MODELS", 1)):
+        monkeypatch.setattr(train_names, name, value)
+    sentences = [Labelled("김연아 씨가 왔다", ((0, 3),)), Labelled("오늘은 비가 왔다", ())] * 20
+    paths = [train_names.write(sentences, ["고속도로"], tmp_path / folder, 3, "fast") for folder in ("one", "two")]
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    with np.load(paths[0]) as file:
+        tagger = names.Tagger.of(dict(file), tables())
+    assert train_names.score(tagger, sentences, "fast").f1 == 1
+
+
+@needs_data
+@pytest.mark.real_data
+def test_the_shipped_weights_know_their_sentences() -> None:
+    sentences = klue_ner.read(KLUE)
+    assert train_names.score(names.tagger("fast"), sentences, "fast").f1 > 0.85
+
+
+@needs_data
+@pytest.mark.real_data
+def test_law_answers_hardly_ever_alarm() -> None:
+    rows = json.loads((DATA / "easylaw" / "easylaw.json").read_text(encoding="utf-8"))
+    alarmed = names.find_column([f"{row['instruction']}\n{row['output']}" for row in rows])[0]
+    assert len(np.unique(alarmed)) < 0.02 * len(rows)
+
+
+@needs_data
+@pytest.mark.real_data
+def test_chat_hardly_ever_alarms() -> None:
+    with (DATA / "songys-chatbot" / "ChatbotData.csv").open(encoding="utf-8", newline="") as file:
+        texts = [text for row in csv.DictReader(file) for text in (row["Q"], row["A"])]
+    alarmed = names.find_column(texts)[0]
+    assert len(np.unique(alarmed)) < 0.01 * len(texts)
+
+
+def test_road_names_are_no_names() -> None:
+    places = load_grammar().places
+    forms = [form.replace("{route}", route) for route in places.routes for form in places.route_forms]
+    texts = [
+        f"{form}{after}" for form in forms for after in ("에서 사고가 났어요", " 정체가 심합니다", "은 어디로 가나요?")
+    ]
+    assert len(names.find_column(texts)[0]) == 0
