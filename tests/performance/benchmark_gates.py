@@ -5,7 +5,8 @@
     make bench-gates BENCH=pipeline     one part
 
 Each part is measured in a process of its own, so that none sees another's memory or compiled kernels. A part's
-``measure`` takes its sizes as arguments, numbers or lists of them. Where a library to compare with is not installed the table says so.
+``measure`` takes its sizes as arguments, numbers or lists of them. Where a library to compare with is not installed the
+table says so.
 """
 
 from __future__ import annotations

@@ -142,6 +142,8 @@ def _contaminated(
 ) -> int:
     import pyarrow as pa
 
+    if not settings.contamination_tests:
+        return 0
     training = pa.array((rows["part"] == SPLITS[0]).to_numpy())
     tests = read_tests(settings)
     hits = contamination.find(questions.filter(training), answers.filter(training), tests, settings.duplicate_threshold)
