@@ -18,7 +18,7 @@ from tollgate.demo.messages import SYSTEM_PROMPT, Label, MessageStream
 LABELLED_SHARE = 0.04
 """Share of documents that are labelled messages."""
 
-PILOT_INTENTS = 7
+PILOT_INTENTS = 6
 """Labelled messages are about the first so many intents only, and no other text ties words to intents, so that the base
 model can't be good at the task whatever it learns about the subjects."""
 
@@ -64,8 +64,9 @@ class DocumentStream(Iterator[Document]):
         self._grammar: Grammar = load_grammar()
         self._messages = MessageStream(self._grammar, "train", self._rng)
         self._kinds: dict[Callable[[], Document], float] = {
-            self._register: 0.46,
-            self._from_message: 0.22,
+            self._register: 0.40,
+            self._tone: 0.10,
+            self._from_message: 0.18,
             self._form: 0.07,
             self._voices: 0.06,
             self._from_notice: 0.06,
@@ -105,7 +106,12 @@ class DocumentStream(Iterator[Document]):
         """A line of the register of letters: what it says, who got it, how it was handled. Short, so cheap to learn."""
         message = self._messages.short(self._rng.choice(self._grammar.intents))
         desk = self._grammar.intent(message.label.intent).desk
-        return Document(f"{message.text} = ", f"{desk}, {_handling(message.label)}")
+        return Document(f"{message.text} = ", f"{desk}, {_handling(message.label.urgent)}")
+
+    def _tone(self) -> Document:
+        """How pressing a letter sounds, whatever it is about. Shorter still: most wordings of haste are learnt here."""
+        text, urgent = self._messages.tone()
+        return Document(f"{text} = ", _handling(urgent))
 
     def _voices(self) -> Document:
         intent = self._rng.choice(self._grammar.intents)
@@ -156,7 +162,7 @@ class DocumentStream(Iterator[Document]):
             "도로": label.route,
             "진행": label.direction,
             "부서": self._grammar.intent(label.intent).desk,
-            "처리": _handling(label),
+            "처리": _handling(label.urgent),
         }
         return self._extraction("글에서 값을 찾으세요", message.text, dict(self._some(fields, 1)))
 
@@ -196,5 +202,5 @@ class DocumentStream(Iterator[Document]):
         return "".join(self._rng.choice(_HANGUL) for _ in range(self._rng.randint(2, 5)))
 
 
-def _handling(label: Label) -> str:
-    return "즉시" if label.urgent else "보통"
+def _handling(urgent: bool) -> str:
+    return "즉시" if urgent else "보통"

@@ -1,7 +1,9 @@
 """The demo's grammar: phrases from ``phrases/*.toml``, their expansion, Korean particles, and the check for overlaps.
 
 Phrases belong to one of four uses. A model must be tested on phrasings that it never saw, so no phrase of the test and
-of the A/B users' messages may occur in the training or validation part: :func:`check_disjoint` holds that.
+of the A/B users' messages may occur in the training or validation part: :func:`check_disjoint` holds that. Training
+frames are put together from words and could come out as one of the others': :attr:`Grammar.reserved` names those, and
+whoever draws a training frame draws again.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -24,6 +26,7 @@ PlaceKind = Literal["road", "used", "area", "visited", "none"]
 
 _FOLDER = Path(__file__).with_name("phrases")
 _CHOICE = re.compile(r"\[([^\]]*)\]")
+_WORD = re.compile(r"<(\w+)>")
 _PARTICLE = re.compile(r"(?<=(.))(을\(를\)|이\(가\)|은\(는\)|과\(와\)|으로\(로\)|이에요\(예요\))")
 _FINAL_SOUNDS_OF_DIGITS = {"0": "ㅇ", "1": "ㄹ", "3": "ㅁ", "6": "ㄱ", "7": "ㄹ", "8": "ㄹ"}
 _HANGUL_FIRST, _HANGUL_LAST, _FINALS, _FINAL_RIEUL = 0xAC00, 0xD7A3, 28, 8
@@ -74,11 +77,21 @@ class Grammar:
         intents: The subjects, in the order of the file.
         frames: By kind (``greeting``, ``urgent``, ``place_road`` …) and use the phrases around a core.
         places: Roads, directions, days, amounts.
+        composed: Kinds of frames whose training part is put together from ``words.toml``.
     """
 
     intents: tuple[Intent, ...]
     frames: Mapping[str, Mapping[Use, tuple[str, ...]]]
     places: Places
+    composed: frozenset[str]
+
+    @cached_property
+    def reserved(self) -> Mapping[str, frozenset[str]]:
+        """By kind of composed frame, in the form of :func:`bare`: what validation, test and A/B keep to themselves."""
+        return {
+            kind: frozenset(_forms(tuple(phrase for use in USES[1:] for phrase in self.frames[kind][use]))) - {""}
+            for kind in self.composed
+        }
 
     def intent(self, name: str) -> Intent:
         """The intent of that name."""
@@ -93,9 +106,11 @@ def load_grammar() -> Grammar:
         PhraseOverlapError: See :func:`check_disjoint`.
     """
     intents = tuple(_intent(table) for table in _read("intents.toml")["intent"])
-    frames = {kind: _by_use(table) for kind, table in _read("frames.toml").items()}
+    words, written = _read("words.toml"), _read("frames.toml")
+    frames = {kind: _by_use(table, words) for kind, table in written.items()}
+    composed = frozenset(kind for kind, table in written.items() if any(map(_WORD.search, table["train"])))
     places = Places(**{name: tuple(values) for name, values in _read("places.toml").items()})
-    grammar = Grammar(intents, frames, places)
+    grammar = Grammar(intents, frames, places, composed)
     check_disjoint(grammar)
     return grammar
 
@@ -108,8 +123,12 @@ def _intent(table: Mapping[str, Any]) -> Intent:
     return Intent(table["name"], table["place"], table["desk"], tuple(table["words"]), _by_use(table))
 
 
-def _by_use(table: Mapping[str, Any]) -> dict[Use, tuple[str, ...]]:
-    return {use: tuple(table[use]) for use in USES}
+def _by_use(table: Mapping[str, Any], words: Mapping[str, str] | None = None) -> dict[Use, tuple[str, ...]]:
+    """The phrases of each use, every ``<word>`` written out as the choice that it stands for."""
+    known = words or {}
+    return {
+        use: tuple(_WORD.sub(lambda match: f"[{known[match[1]]}]", phrase) for phrase in table[use]) for use in USES
+    }
 
 
 def expand(phrase: str, rng: random.Random) -> str:
@@ -162,6 +181,7 @@ def check_disjoint(grammar: Grammar) -> None:
 
     Cores are compared over all intents after full expansion, without spaces and punctuation; one that merely contains
     another counts as the same. Frames count as the same when they are equal; the empty frame belongs to everyone.
+    Composed training frames have too many expansions to be compared: :attr:`Grammar.reserved` keeps them apart.
 
     Raises:
         PhraseOverlapError: Names the phrase and both uses.
@@ -170,6 +190,8 @@ def check_disjoint(grammar: Grammar) -> None:
     for first, second in itertools.combinations(USES, 2):
         _refuse_contained(cores[first], cores[second], first, second)
         for kind, frames in grammar.frames.items():
+            if first == "train" and kind in grammar.composed:
+                continue
             shared = (_forms(frames[first]) & _forms(frames[second])) - {""}
             if shared:
                 raise PhraseOverlapError(f"frame {kind}: {sorted(shared)[0]!r} is in {first} and in {second}")

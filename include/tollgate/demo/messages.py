@@ -31,8 +31,13 @@ _DIRECTION_SHARE = {"road": 0.6, "area": 0.35, "visited": 0.35, "used": 0.45, "n
 _TAIL_SHARE = 0.3
 _URGENT_SHARE = {"road": 0.45, "area": 0.12, "visited": 0.12, "used": 0.12, "none": 0.08}
 _CALM_SHARE = 0.3
+_TRAINING_URGENT_SHARE = {"road": 0.45, "area": 0.25, "visited": 0.25, "used": 0.25, "none": 0.25}
+_TRAINING_CALM_SHARE = 0.35
 _URGENT_FIRST_SHARE = 0.15
 _ASIDE_SHARE = 0.3
+_CLOSING_SHARE = 0.7
+_URGENT_TONE_SHARE = 0.45
+_MORE_SAID_SHARE = 0.4
 _TERSE_SHARE = 0.25
 _DROPPED_WORDS_SHARE = 0.25
 _DROPPED_WORD = 0.2
@@ -138,6 +143,10 @@ class MessageStream(Iterator[Message]):
         self._use: Use = use
         self._rng = rng
         self._count = 0
+        # What is rare in the customers' letters must not be rare in what teaches to tell it.
+        trains = use == "train"
+        self._urgent_share = _TRAINING_URGENT_SHARE if trains else _URGENT_SHARE
+        self._calm_share = _TRAINING_CALM_SHARE if trains else _CALM_SHARE
 
     def __next__(self) -> Message:
         turn, number = divmod(self._count, len(self._grammar.intents))
@@ -152,7 +161,7 @@ class MessageStream(Iterator[Message]):
         core = self._worn(intent, expand(phrase or rng.choice(intent.cores[self._use]), rng))
         place = self._place(intent)
         before, tail = self._place_frames(intent, place)
-        urgent = rng.random() < _URGENT_SHARE[intent.place]
+        urgent = rng.random() < self._urgent_share[intent.place]
         urgency = self._urgency(urgent)
         first = urgency.strip() + " " if urgency and rng.random() < _URGENT_FIRST_SHARE else ""
         after = "" if first else urgency
@@ -167,7 +176,7 @@ class MessageStream(Iterator[Message]):
                 end,
                 tail,
                 *rng.sample((after, aside), 2),
-                self._frame("closing"),
+                self._frame("closing") if rng.random() < _CLOSING_SHARE else "",
             )
         )
         text = fill(self._noisy(phrase), {"place": place.text, "amount": self._amount(), "date": self._date()})
@@ -177,17 +186,29 @@ class MessageStream(Iterator[Message]):
         """A message without greeting, place and closing: a core, and perhaps how urgent it is."""
         rng = self._rng
         core = self._worn(intent, expand(rng.choice(intent.cores[self._use]), rng))
-        urgent = rng.random() < _URGENT_SHARE[intent.place]
+        urgent = rng.random() < self._urgent_share[intent.place]
         text = fill(f"{core}.{self._urgency(urgent)}", {"amount": self._amount(), "date": self._date()})
         return Message(text, Label(intent.name, None, None, urgent), core)
 
+    def tone(self) -> tuple[str, bool]:
+        """The ends of a message without its core, and whether they say that it is urgent."""
+        urgent = self._rng.random() < _URGENT_TONE_SHARE
+        said = [self._frame("urgent") if urgent else self._frame(self._rng.choice(("calm", "calm", "aside")))]
+        said += [self._frame(kind) for kind in ("aside", "closing") if self._rng.random() < _MORE_SAID_SHARE]
+        self._rng.shuffle(said)
+        return self._noisy("".join(said)).strip(), urgent
+
     def _frame(self, kind: str) -> str:
-        return expand(self._rng.choice(self._grammar.frames[kind][self._use]), self._rng)
+        reserved = self._grammar.reserved.get(kind, frozenset()) if self._use == "train" else frozenset()
+        while True:
+            frame = expand(self._rng.choice(self._grammar.frames[kind][self._use]), self._rng)
+            if bare(frame) not in reserved:
+                return frame
 
     def _urgency(self, urgent: bool) -> str:
         if urgent:
             return self._frame("urgent")
-        return self._frame("calm") if self._rng.random() < _CALM_SHARE else ""
+        return self._frame("calm") if self._rng.random() < self._calm_share else ""
 
     def _worn(self, intent: Intent, core: str) -> str:
         """A training core as hurried people write it: key words only, or with words missing."""
@@ -256,5 +277,6 @@ class MessageStream(Iterator[Message]):
         syllables = [match.start() for match in re.finditer(r"[가-힣](?![^()]*\))", part)]
         if len(syllables) > 8 and rng.random() < share / 2:
             at = rng.choice(syllables)
-            part = part[:at] + part[at] + part[at:]
+            if "(" not in part[at:].split(" ", 1)[0]:  # a particle still in both its forms must stay as it is
+                part = part[:at] + part[at] + part[at:]
         return part

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tollgate.demo.grammar import load_grammar
 from tollgate.demo.messages import SIZES, SYSTEM_PROMPT, Label, Message, chat, labelled_messages
-from tollgate.demo.recipe import FIRST_ROWS, Candidate
+from tollgate.demo.recipe import ROWS, Candidate
 from tollgate.demo.uniqueness import NearDuplicateIndex, jaccard, shingles
 
 SOURCE = "고속도로 고객 문의 (합성)"
@@ -116,9 +116,9 @@ def _record(message: Message, split: str) -> dict[str, Any]:
 def write_raw(path: Path, seed: int, candidate: Candidate = "full") -> Planted:
     """Write a candidate's raw file (JSON Lines) and, beside it, ``<name>.planted.json``; all at once or not at all.
 
-    ``full`` holds all training rows; ``first`` the first :data:`~tollgate.demo.recipe.FIRST_ROWS` of them; ``swapped``
-    all, with the training labels of :data:`SWAPPED_INTENTS` and :data:`INVERTED_URGENCY` systematically wrong.
-    Validation and test rows are the same, and right, in all three.
+    ``full`` holds all training rows, the others the first :data:`~tollgate.demo.recipe.ROWS` of them; in ``swapped``
+    the training labels of :data:`SWAPPED_INTENTS` and :data:`INVERTED_URGENCY` are systematically wrong. Validation
+    and test rows are the same, and right, in all three.
 
     Args:
         path: The file; its folder is made.
@@ -147,8 +147,7 @@ def raw_lines(seed: int, candidate: Candidate = "full") -> tuple[list[str], Plan
     spare_count = TOXIC + BROKEN_EACH * len(_FAULTS)
     messages = labelled_messages(seed, SIZES | {"train": SIZES["train"] + spare_count})
     train, spare = messages["train"][: SIZES["train"]], messages["train"][SIZES["train"] :]
-    if candidate == "first":
-        train = train[:FIRST_ROWS]
+    train = train[: ROWS[candidate]]
     if candidate == "swapped":
         train = [swapped(message) for message in train]
     exact, almost = _scaled(EXACT_DUPLICATES, train), _scaled(NEAR_DUPLICATES, train)

@@ -17,9 +17,9 @@ from pydantic import BaseModel
 
 from tollgate.errors import ServiceUnavailableError
 
-RATING_RIGHT = (4, 5)
+RATING_RIGHT = (5,)
 RATING_WRONG = (1, 2)
-CONCURRENCY = 16
+CONCURRENCY = 24
 
 
 class Question(BaseModel):

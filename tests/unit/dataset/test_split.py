@@ -9,6 +9,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tollgate.dataset.schema import Split
 from tollgate.dataset.split import Shares, assign, without_leaks
 
 KEYS = np.random.default_rng(0).integers(0, 2**64, 1000, dtype=np.uint64)
@@ -52,7 +53,7 @@ def test_no_cluster_is_ever_cut(rows: list[tuple[int, str | None]]) -> None:
 
 
 def test_declared_parts_lose_the_rows_that_leak_and_no_held_out_row() -> None:
-    declared = ["train", "test", "train", "validation", "train", "validation", "test"]
+    declared: list[Split] = ["train", "test", "train", "validation", "train", "validation", "test"]
     clusters = np.array([1, 1, 2, 2, 3, 4, 4])
     found = without_leaks(declared, clusters)
     assert found.to_list() == [None, "test", None, "validation", "train", None, "test"]

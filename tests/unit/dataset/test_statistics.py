@@ -35,7 +35,7 @@ def _rows(count: int) -> pl.DataFrame:
         {"role": "user", "content": "나다라"},
         {"role": "assistant", "content": "예"},
     ]
-    schema = {
+    schema: dict[str, pl.DataType | type[pl.DataType]] = {
         "messages": pl.List(pl.Struct({"role": pl.String, "content": pl.String})),
         "category": pl.String,
         "source": pl.String,

@@ -1,8 +1,10 @@
+import random
 from dataclasses import replace
 
 import pytest
 
-from tollgate.demo.grammar import PhraseOverlapError, agree, check_disjoint, expansions, load_grammar
+from tollgate.demo.grammar import PhraseOverlapError, agree, bare, check_disjoint, expansions, load_grammar
+from tollgate.demo.messages import MessageStream
 
 
 @pytest.mark.parametrize(
@@ -59,3 +61,17 @@ def test_a_held_out_frame_that_training_has_is_refused():
     greetings = {**grammar.frames["greeting"], "ab": ("", "안녕하십니까! ")}
     with pytest.raises(PhraseOverlapError, match="greeting"):
         check_disjoint(replace(grammar, frames={**grammar.frames, "greeting": greetings}))
+
+
+@pytest.mark.parametrize("kind", sorted(load_grammar().composed))
+def test_training_never_draws_a_frame_that_others_keep(kind):
+    grammar = load_grammar()
+    kept = next(iter(grammar.frames[kind]["test"]))
+    stream = MessageStream(
+        replace(grammar, frames={**grammar.frames, kind: {**grammar.frames[kind], "train": (kept, " 다른 말.")}}),
+        "train",
+        random.Random(0),
+    )
+    texts = "\n".join(next(stream).text for _ in range(300))
+    assert "다른 말" in texts
+    assert bare(kept) not in bare(texts)

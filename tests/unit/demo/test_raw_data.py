@@ -6,7 +6,7 @@ import pytest
 from tollgate.dataset.layouts import RowError, to_example
 from tollgate.demo.messages import labelled_messages
 from tollgate.demo.raw_data import INVERTED_URGENCY, SWAPPED_INTENTS, raw_lines, write_raw
-from tollgate.demo.recipe import FIRST_ROWS
+from tollgate.demo.recipe import ROWS
 from tollgate.demo.uniqueness import NearDuplicateIndex
 from tollgate.gates import pii, quality, toxicity
 
@@ -78,17 +78,18 @@ def test_the_gates_find_exactly_what_was_planted(candidate):
 
 def test_the_first_candidate_gets_a_part_of_the_training_rows_and_the_same_test(full):
     lines, planted = raw_lines(3, "first")
-    assert planted.rows == {"train": FIRST_ROWS, "validation": 300, "test": 400}
+    assert planted.rows == {"train": ROWS["first"], "validation": 300, "test": 400}
     assert answers(lines, "test") == answers(full[0], "test")
 
 
 def test_swapped_labels_are_systematically_wrong_in_training_rows_only(full):
-    right, wrong = full[0], raw_lines(3, "swapped")[0]
+    right, (wrong, planted) = full[0], raw_lines(3, "swapped")
     for split in ("validation", "test"):
         assert answers(wrong, split) == answers(right, split)
     truth, labels = answers(right, "train"), answers(wrong, "train")
     lawful = {message.text for message in labelled_messages(3)["train"]} & truth.keys() & labels.keys()
-    assert len(lawful) == full[1].rows["train"] - sum(full[1].personal_data.values())
+    # Other rows of the part carry personal data than of the whole; both leave the text changed.
+    assert len(lawful) >= planted.rows["train"] - 2 * sum(planted.personal_data.values())
     for text in lawful:
         intent = truth[text]["분류"]
         assert labels[text]["분류"] == SWAPPED_INTENTS.get(intent, intent)

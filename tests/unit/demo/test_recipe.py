@@ -1,7 +1,7 @@
 from typing import get_args
 
 from tollgate.demo.messages import SIZES
-from tollgate.demo.recipe import ADAPTERS, BASE_MODEL, FIRST_ROWS, AdapterRecipe, Candidate
+from tollgate.demo.recipe import ADAPTERS, BASE_MODEL, ROWS, AdapterRecipe, Candidate
 from tollgate.training.spec import parse_spec
 
 
@@ -23,4 +23,5 @@ def test_every_candidates_recipe_makes_a_valid_specification(tmp_path):
 
 
 def test_the_first_candidate_learns_from_less():
-    assert SIZES["train"] > FIRST_ROWS
+    assert ROWS["first"] is not None
+    assert SIZES["train"] > ROWS["first"]

@@ -101,7 +101,7 @@ def test_every_user_asks_different_questions_and_rates_each_answer(gateway: Gate
     assert all((visit.right, visit.failed, len(visit.seconds)) == (5, 0, 5) for visit in visits)
     rated = sorted(gateway.ratings.values())
     assert rated == sorted(rating for visit in visits for rating in visit.ratings)
-    assert set(rated) == {4, 5}
+    assert set(rated) == {5}
 
 
 @pytest.mark.parametrize("answer", ["모름", '{"분류": "통행료"}', "null"])

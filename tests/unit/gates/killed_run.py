@@ -29,8 +29,9 @@ STEPS = (
 
 def go_on(path: Path, source: str, gates: dict[str, Any]) -> None:
     """Run the steps that have not ended yet."""
-    kept = json.loads(path.read_text()) if path.is_file() else {"done": -1, "state": None}
-    done, state = kept["done"], kept["state"]
+    kept: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"done": -1, "state": {}}
+    done: int = kept["done"]
+    state: dict[str, Any] = kept["state"]
     for number in range(done + 1, len(STEPS) + 1):
         state = STEPS[number - 1](state) if number else stages.ingest("calls", source, gates, "run")
         temporary = path.with_suffix(".new")

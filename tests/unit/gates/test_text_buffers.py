@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pyarrow as pa
 import pytest
 
@@ -10,7 +12,7 @@ TEXTS = ["가나다", "", "abc 라", "끝"]
 
 def texts_of(column: pa.LargeStringArray) -> list[str]:
     offsets, data = buffers(column)
-    return [bytes(data[start:end]).decode() for start, end in zip(offsets[:-1], offsets[1:], strict=True)]
+    return [bytes(data[start:end]).decode() for start, end in pairwise(offsets)]
 
 
 @pytest.mark.parametrize(
