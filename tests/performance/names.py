@@ -89,7 +89,9 @@ def _false_alarms(clean: Sequence[str]) -> Iterator[dict[str, Any]]:
     ):
         rows, *_ = tagger.find_column(pa.array(texts, pa.large_string()))
         alarms = len(set(rows.tolist())) / len(texts) * _EACH
-        yield _result(f"false alarms in 10,000 of {name}", alarms, "texts", MOST_FALSE_ALARMS, alarms <= MOST_FALSE_ALARMS, {})
+        yield _result(
+            f"false alarms in 10,000 of {name}", alarms, "texts", MOST_FALSE_ALARMS, alarms <= MOST_FALSE_ALARMS, {}
+        )
 
 
 def _demo_messages() -> list[str]:
@@ -99,9 +101,7 @@ def _demo_messages() -> list[str]:
     return [message.text for message in islice(MessageStream(load_grammar(), "test", Random(0)), 2_000)]
 
 
-def _result(
-    metric: str, value: float, unit: str, must: float, ok: bool, peers: dict[str, float]
-) -> dict[str, Any]:
+def _result(metric: str, value: float, unit: str, must: float, ok: bool, peers: dict[str, float]) -> dict[str, Any]:
     best = max(peers.values(), default=0)
     return {
         "metric": f"names: {metric}",

@@ -5,7 +5,7 @@ The model is a linear-chain conditional random field over characters with hashed
 ordinary words that look like names (이용자, 임대인, 고속도) are never names.
 
 The accurate mode adds what the morphological analyser kiwipiepy says of each character and is some hundred times
-slower; where kiwipiepy isn't installed, the fast model answers.
+slower. kiwipiepy is no requirement of the project; who asks for the accurate mode without it is told so.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tollgate.errors import BadInputError, Problem
 from tollgate.gates.names_tables import Tables, tables
 from tollgate.gates.text_buffers import buffers, text_column
 
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
     Found = tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.float32]]
     Morphemes = tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32]]
+
+ANALYSER = ("kiwipiepy", "kiwipiepy_model")
+"""The packages that the accurate mode needs."""
 
 _MODELS = Path(__file__).with_name("models") / "names"
 _BLOCK = 1 << 20  # bytes of text that a thread takes at a time
@@ -46,6 +50,9 @@ def find(text: str, accurate: bool = False) -> Iterator[tuple[int, int, float]]:
 
     Yields:
         Start, end and confidence (0 to 1) of each name, with its surname and without title and particle.
+
+    Raises:
+        BadInputError: The accurate model was asked for and kiwipiepy isn't installed.
     """
     _, starts, ends, confidences = find_column([text], accurate)
     yield from zip(starts.tolist(), ends.tolist(), (round(one, 3) for one in confidences.tolist()), strict=True)
@@ -56,18 +63,34 @@ def find_column(texts: pa.Array | pa.ChunkedArray | list[str], accurate: bool = 
 
     Args:
         texts: A column of strings.
-        accurate: Whether to use the slower and better model; without kiwipiepy it is the fast one.
+        accurate: Whether to use the slower and better model.
 
     Returns:
         Of each name, in the order of rows and places: row, start and end in characters, without title and particle,
         and confidence (0 to 1).
+
+    Raises:
+        BadInputError: The accurate model was asked for and kiwipiepy isn't installed.
     """
     column = text_column(texts)
-    if not accurate or not find_spec("kiwipiepy"):
+    if not accurate:
         return tagger("fast").find_column(column)
+    check_accurate()
     from tollgate.gates import names_morphemes
 
     return tagger("accurate").find_column(column, names_morphemes.features(column.to_pylist()))
+
+
+def check_accurate() -> None:
+    """Check that the accurate mode can run here.
+
+    Raises:
+        BadInputError: kiwipiepy or its model isn't installed.
+    """
+    missing = [package for package in ANALYSER if not find_spec(package)]
+    if missing:
+        problem = Problem("names", "accurate", f"fast, or {' and '.join(missing)} in this environment (pip install)")
+        raise BadInputError("The accurate search for names needs an analyser that is not installed", [problem])
 
 
 @cache
