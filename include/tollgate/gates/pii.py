@@ -313,12 +313,12 @@ def _numbers(text: str, may_hold: int, structured: bool) -> list[Finding]:
 
 
 def _with_names(text: str, found: list[Finding], people: list[Finding]) -> list[Finding]:
-    """Add names, but none that overlaps a label or another finding."""
+    """Add names, but none that overlaps a label or another finding, and no surname or letter alone (김 씨, A씨)."""
     labels = pii_patterns.labels(text)
     apart = [
         one
         for one in people
-        if one.start < one.end and not any(one.start < end and start < one.end for start, end in labels)
+        if one.start + 1 < one.end and not any(one.start < end and start < one.end for start, end in labels)
     ]
     return pii_patterns.without_overlaps(found + apart) if apart else found
 

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import csv
 import json
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from random import Random
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tollgate.demo.grammar import load_grammar
 from tollgate.demo.messages import MessageStream
 from tollgate.errors import BadInputError
-from tollgate.gates import names
+from tollgate.gates import names, pii, pipeline
+from tollgate.gates.gate_settings import GateSettings
 from tollgate.gates.names_tables import tables
 from tollgate.gates.training import klue_ner, train_names
 from tollgate.gates.training.klue_ner import Labelled
 from tollgate.gates.training.name_generator import Messages, NameGenerator, ends_in_consonant, renamed
+from tollgate.gates.training.name_material import Material, read_texts
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
 KLUE = DATA / "klue-ner" / "klue-ner-v1.1_dev_first3000.tsv"
@@ -83,6 +87,33 @@ def test_blocks_of_rows_join_up(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [one.tolist() for one in names.find_column(texts)] == [one.tolist() for one in expected]
 
 
+@pytest.mark.skipif(all(find_spec(one) for one in names.ANALYSER), reason="kiwipiepy is installed")
+def test_the_accurate_mode_without_its_analyser_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="kiwipiepy"):
+        names.find_column(["김철수 고객님"], accurate=True)
+    chosen = pii.PersonalDataSettings(names="accurate")
+    with pytest.raises(BadInputError, match="kiwipiepy"):
+        pii.mask_column(["김철수 고객님"], chosen)
+    source = tmp_path / "rows.jsonl"
+    source.write_text("{}", encoding="utf-8")
+    with pytest.raises(BadInputError, match="kiwipiepy"):
+        pipeline.ingest(source, tmp_path / "work", GateSettings(personal_data_names="accurate"))
+    assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.skipif(not all(find_spec(one) for one in names.ANALYSER), reason="kiwipiepy is not installed")
+def test_the_accurate_mode_finds_names() -> None:
+    texts = ["김철수 고객님 안녕하세요", "고속도로에서 사고가 났어요", "담당자 박영희입니다"]
+    rows, starts, ends, _ = names.find_column(texts, accurate=True)
+    assert [texts[row][start:end] for row, start, end in zip(rows, starts, ends, strict=True)] == ["김철수", "박영희"]
+
+
+def test_names_can_be_left_alone() -> None:
+    text = "김철수 고객님 010-1234-5678"
+    (masked,) = pii.mask_column([text], pii.PersonalDataSettings(names="off")).texts.to_pylist()
+    assert masked == "김철수 고객님 [전화번호]"
+
+
 def test_names_of_demo_messages() -> None:
     stream = MessageStream(load_grammar(), "test", Random(3))
     messages = [message.text for message in islice(stream, 1000)]
@@ -128,11 +159,33 @@ def test_a_broken_file_is_refused_with_its_line(tmp_path: Path) -> None:
     assert "broken.tsv:3" in str(refused.value)
 
 
+def test_texts_are_read_from_every_kind_of_file(tmp_path: Path) -> None:
+    text = "첫 문장입니다. 둘째 문장입니다."
+    for name, content in (
+        ("a.txt", f"{text}\nno Hangul here\n셋\n"),
+        ("b.json", json.dumps([{"one": text, "two": "plain"}])),
+        ("c.csv", f'1,"{text}"\n'),
+        ("d.tsv", f"{text}\tnone\n"),
+    ):
+        (tmp_path / name).write_text(content, encoding="utf-8")
+        assert read_texts([tmp_path / name]) == ["첫 문장입니다.", "둘째 문장입니다."]
+    pq.write_table(pa.table({"text": [text, None], "number": [1, 2]}), tmp_path / "e.parquet")
+    assert read_texts([tmp_path / "e.parquet"], most=2) == ["첫 문장입니다.", "둘째 문장입니다."]
+    assert len(read_texts([tmp_path / "e.parquet"], most=1)) == 1
+
+
+def test_what_holds_a_banned_name_is_not_learnt_from() -> None:
+    sentences = [Labelled("김연아 씨가 왔다", ((0, 3),)), Labelled("비가 왔다", ())]
+    left = Material(sentences, ["김연아의 글", "다른 글"], ["글", "또 김연아"]).without({"김연아"})
+    assert left == Material([sentences[1]], ["다른 글"], ["글"])
+
+
 def test_training_is_deterministic_and_learns(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name, value in (("COPIES", 0), ("MESSAGES", 200), ("DEMO_MESSAGES", 50), ("MODELS", 1)):
         monkeypatch.setattr(train_names, name, value)
     sentences = [Labelled("김연아 씨가 왔다", ((0, 3),)), Labelled("오늘은 비가 왔다", ())] * 20
-    paths = [train_names.write(sentences, ["고속도로"], tmp_path / folder, 3, "fast") for folder in ("one", "two")]
+    material = Material(sentences, ["고속도로"])
+    paths = [train_names.write(material, tmp_path / folder, 3, "fast") for folder in ("one", "two")]
     assert paths[0].read_bytes() == paths[1].read_bytes()
     with np.load(paths[0]) as file:
         tagger = names.Tagger.of(dict(file), tables())

@@ -14,12 +14,10 @@ seen, neither in a sentence or text (those that hold one are left out), nor in a
 from __future__ import annotations
 
 import argparse
-import csv
-import json
-import re
 import sys
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import chain, islice
 from pathlib import Path
 from random import Random
@@ -27,11 +25,12 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from tollgate.gates.names import Tagger
+from tollgate.gates.names import Tagger, check_accurate
 from tollgate.gates.names_tables import Tables, tables
 from tollgate.gates.training import klue_ner
 from tollgate.gates.training.klue_ner import Labelled
 from tollgate.gates.training.name_generator import Messages, NameGenerator, renamed
+from tollgate.gates.training.name_material import MOST, Material, read_texts
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -58,6 +57,7 @@ BIAS = 0.5
 _SMALLEST = 0.04  # smaller weights become 0, and the file small
 _CLIP = 4.0
 _BYTE = 127
+_REMEMBERED = 200_000
 
 
 @dataclass(frozen=True)
@@ -88,54 +88,59 @@ class Score:
         return f"precision {self.precision:.4f}, recall {self.recall:.4f}, F1 {self.f1:.4f}"
 
 
-def learn(
-    sentences: Sequence[Labelled],
-    clean: Sequence[str],
-    seed: int,
-    mode: Mode = "fast",
-    banned: Collection[str] = (),
-) -> Tagger:
+def learn(material: Material, seed: int, mode: Mode = "fast", banned: Collection[str] = ()) -> Tagger:
     """Train a model.
 
     Args:
-        sentences: Labelled sentences.
-        clean: Texts without names.
+        material: What to learn from.
         seed: Seed of everything random.
         mode: Whether what a morphological analyser says is used.
         banned: Names that must be nowhere in what is learnt from.
 
     Returns:
         The model, its weights rounded to bytes as in the file.
+
+    Raises:
+        BadInputError: The analyser is needed and isn't installed.
     """
-    return Tagger.of(stored(_model(sentences, clean, seed, mode, banned)), tables(banned))
+    return Tagger.of(stored(_model(material, seed, mode, banned)), tables(banned))
 
 
-def _model(
-    sentences: Sequence[Labelled], clean: Sequence[str], seed: int, mode: Mode, banned: Collection[str] = ()
-) -> Model:
+def _model(material: Material, seed: int, mode: Mode, banned: Collection[str] = ()) -> Model:
     from tollgate.gates.training import names_crf
 
-    known: Tables = tables(banned)
+    if mode == "accurate" or material.unlabelled:
+        check_accurate()
+    known, allowed = tables(banned), material.without(banned)
+    taught = _taught(allowed, seed, known, banned)
     models = []
     for one in range(MODELS):
-        sample = _sample(sentences, clean[one::MODELS], banned, seed * 100 + one)
+        sample = [*_sample(allowed, one, banned, seed * 100 + one), *taught]
         models.append(names_crf.train(_coded(sample, mode), known, seed * 100 + one))
     return names_crf.mean(models)
 
 
-def _sample(sentences: Sequence[Labelled], clean: Sequence[str], banned: Collection[str], seed: int) -> list[Labelled]:
-    """Sentences as they are and with other names, made-up messages, and texts without names."""
+def _taught(material: Material, seed: int, known: Tables, banned: Collection[str]) -> list[Labelled]:
+    """The texts without labels, with the names that an accurate model finds which learnt from the sentences alone."""
+    from tollgate.gates.training import names_crf
+
+    if not material.unlabelled:
+        return []
+    sample = _sample(Material(material.sentences), 0, banned, seed)
+    teacher = Tagger.of(stored(names_crf.train(_coded(sample, "accurate"), known, seed)), known)
+    spans: list[list[tuple[int, int]]] = [[] for _ in material.unlabelled]
+    for row, start, end in _found(teacher, material.unlabelled, "accurate"):
+        spans[row].append((start, end))
+    return [Labelled(text, tuple(its)) for text, its in zip(material.unlabelled, spans, strict=True)]
+
+
+def _sample(material: Material, part: int, banned: Collection[str], seed: int) -> list[Labelled]:
+    """Sentences as they are and with other names, made-up messages, and a part of the texts without names."""
+    sentences = material.sentences
     generator = NameGenerator(chain.from_iterable(one.strings() for one in sentences), banned, seed)
     copies = chain.from_iterable(renamed(sentences, generator) for _ in range(COPIES))
-    made = [*Messages(generator).some(MESSAGES), *_demo(seed)]
-    unnamed = (Labelled(text, ()) for text in clean)
-    return [*sentences, *_without(chain(copies, made, unnamed), banned)]
-
-
-def _without(sentences: Iterable[Labelled], banned: Collection[str]) -> Iterator[Labelled]:
-    """The sentences that hold no banned name."""
-    forbidden = re.compile("|".join(map(re.escape, sorted(banned)))) if banned else None
-    return (one for one in sentences if not forbidden or not forbidden.search(one.text))
+    made = Material([*copies, *Messages(generator).some(MESSAGES), *_demo(seed)]).without(banned)
+    return [*sentences, *made.sentences, *(Labelled(text, ()) for text in material.clean[part::MODELS])]
 
 
 def _demo(seed: int) -> list[Labelled]:
@@ -145,21 +150,6 @@ def _demo(seed: int) -> list[Labelled]:
 
     stream = MessageStream(load_grammar(), "train", Random(seed))  # noqa: S311
     return [Labelled(message.text, ()) for message in islice(stream, DEMO_MESSAGES)]
-
-
-def read_clean(paths: Iterable[Path]) -> list[str]:
-    """The sentences of files: the strings of JSON and CSV files, or lines, that have Hangul."""
-    sentences = chain.from_iterable(re.split(r"(?<=[.?!]) |\n", text) for path in paths for text in _strings(path))
-    return [plain for one in dict.fromkeys(sentences) if re.search("[가-힣]", plain := one.strip()) and len(plain) > 3]
-
-
-def _strings(path: Path) -> Iterator[str]:
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".json":
-        return chain.from_iterable(row.values() for row in json.loads(text))
-    if path.suffix == ".csv":
-        return chain.from_iterable(csv.reader(text.splitlines()))
-    return iter(text.splitlines())
 
 
 def _coded(sentences: Sequence[Labelled], mode: Mode) -> Sentences:
@@ -184,9 +174,15 @@ def _coded(sentences: Sequence[Labelled], mode: Mode) -> Sentences:
 def _further(texts: Sequence[str], mode: Mode) -> npt.NDArray[np.uint32]:
     if mode == "fast":
         return np.zeros((sum(map(len, texts)), 0), np.uint32)
+    return np.concatenate([_morphemes(text) for text in texts])
+
+
+@lru_cache(_REMEMBERED)
+def _morphemes(text: str) -> npt.NDArray[np.uint32]:
+    """What the analyser says of a text; it takes longer than all else, and folds share texts."""
     from tollgate.gates import names_morphemes
 
-    return names_morphemes.features(texts)[1]
+    return names_morphemes.features([text])[1]
 
 
 def stored(model: Model) -> dict[str, npt.NDArray[np.generic]]:
@@ -204,9 +200,9 @@ def stored(model: Model) -> dict[str, npt.NDArray[np.generic]]:
     }
 
 
-def write(sentences: Sequence[Labelled], clean: Sequence[str], folder: Path, seed: int, mode: Mode) -> Path:
-    """Train a model on all sentences and write its weights, compressed, to ``<mode>.npz`` in a folder."""
-    arrays = stored(_model(sentences, clean, seed, mode))
+def write(material: Material, folder: Path, seed: int, mode: Mode) -> Path:
+    """Train a model on everything and write its weights, compressed, to ``<mode>.npz`` in a folder."""
+    arrays = stored(_model(material, seed, mode))
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f".{mode}.part"
     with part.open("wb") as file:
@@ -214,32 +210,32 @@ def write(sentences: Sequence[Labelled], clean: Sequence[str], folder: Path, see
     return part.replace(folder / f"{mode}.npz")
 
 
-def cross_validate(
-    sentences: Sequence[Labelled], clean: Sequence[str], count: int, seed: int, mode: Mode
-) -> Iterator[Score]:
+def cross_validate(material: Material, count: int, seed: int, mode: Mode) -> Iterator[Score]:
     """The score of each fold, its model knowing none of its names."""
+    sentences = material.sentences
     fold_of = klue_ner.folds(sentences, count)
     for fold in range(count):
         test = [one for one, its in zip(sentences, fold_of, strict=True) if its == fold]
-        banned = klue_ner.names(test)
-        train = list(_without((one for one, its in zip(sentences, fold_of, strict=True) if its != fold), banned))
-        yield score(learn(train, clean, seed, mode, banned), test, mode)
+        others = [one for one, its in zip(sentences, fold_of, strict=True) if its != fold]
+        tagger = learn(replace(material, sentences=others), seed, mode, klue_ner.names(test))
+        yield score(tagger, test, mode)
 
 
 def score(tagger: Tagger, sentences: Sequence[Labelled], mode: Mode) -> Score:
     """Compare what a model finds in sentences with their labels."""
-    import pyarrow as pa
-
-    texts = [one.text for one in sentences]
-    morphemes = None
-    if mode == "accurate":
-        from tollgate.gates import names_morphemes
-
-        morphemes = names_morphemes.features(texts)
-    rows, starts, ends, _ = tagger.find_column(pa.array(texts, pa.large_string()), morphemes)
-    found = set(zip(rows.tolist(), starts.tolist(), ends.tolist(), strict=True))
+    found = set(_found(tagger, [one.text for one in sentences], mode))
     labelled = {(row, *span) for row, one in enumerate(sentences) for span in one.names}
     return Score(len(found & labelled), len(found - labelled), len(labelled - found))
+
+
+def _found(tagger: Tagger, texts: Sequence[str], mode: Mode) -> Iterator[tuple[int, int, int]]:
+    """Row, start and end of each name."""
+    import pyarrow as pa
+
+    begins = np.cumsum([0, *map(len, texts)], dtype=np.int64)
+    morphemes = (begins, _further(texts, mode)) if mode == "accurate" else None
+    rows, starts, ends, _ = tagger.find_column(pa.array(texts, pa.large_string()), morphemes)
+    return zip(rows.tolist(), starts.tolist(), ends.tolist(), strict=True)
 
 
 def total(scores: Sequence[Score]) -> Score:
@@ -252,21 +248,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("klue", type=Path, help="a file of KLUE-NER, tab-separated")
     parser.add_argument("--clean", type=Path, nargs="*", default=[], help="files of texts without names")
+    parser.add_argument("--unlabelled", type=Path, nargs="*", default=[], help="files of any texts")
     parser.add_argument("--output", type=Path, help="folder for the weights")
     parser.add_argument("--folds", type=int, default=0, help="measure by cross-validation, with so many folds")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--mode", choices=("fast", "accurate"), default="fast")
     given = parser.parse_args(arguments)
-    sentences = klue_ner.read(given.klue)
-    clean = read_clean(given.clean)
+    material = Material(klue_ner.read(given.klue), read_texts(given.clean), read_texts(given.unlabelled, MOST))
     if given.folds:
         scores = []
-        for one in cross_validate(sentences, clean, given.folds, given.seed, given.mode):
+        for one in cross_validate(material, given.folds, given.seed, given.mode):
             scores.append(one)
             _say(f"fold {len(scores)}: {one}")
         _say(f"all: {total(scores)}")
     if given.output:
-        _say(str(write(sentences, clean, given.output, given.seed, given.mode)))
+        _say(str(write(material, given.output, given.seed, given.mode)))
 
 
 def _say(line: str) -> None:
