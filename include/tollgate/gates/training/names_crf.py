@@ -191,7 +191,7 @@ class Model:
 def train(
     sentences: Sentences, tables: Tables, seed: int, epochs: int = 7, rate: float = 0.1, drop: float = 0.4
 ) -> Model:
-    """Train a model; the same input and seed give the same weights.
+    """Train a model, the mean of its second half of epochs; the same input and seed give the same weights.
 
     Args:
         sentences: What to learn from.
@@ -205,13 +205,16 @@ def train(
     squares = np.full_like(weights, _START_OF_SQUARES)
     transitions, transition_squares = np.zeros((TAGS, TAGS)), np.full((TAGS, TAGS), float(_START_OF_SQUARES))
     rng = np.random.default_rng(seed)
+    kept = []
     for epoch in range(epochs):
         _epoch(
             sentences.codes, sentences.offsets, sentences.extra, sentences.targets,
             rng.permutation(len(sentences.offsets) - 1), tables.arrays(), allowed(),
             weights, squares, transitions, transition_squares, np.float32(rate), drop, seed * 1000 + epoch,
         )  # fmt: skip
-    return Model(weights, transitions)
+        if epoch >= epochs // 2:
+            kept.append(Model(weights.copy(), transitions.copy()))
+    return mean(kept)
 
 
 def mean(models: Sequence[Model]) -> Model:
