@@ -39,9 +39,9 @@ OUTSIDE, BEGIN, INSIDE, END, SINGLE = range(TAGS)
 PASSAGE = 1024
 """The longest passage, in characters; a longer text is cut at line ends, sentence ends or spaces."""
 
-PLACE, FOREIGN, TITLE, GIVEN, ORDINARY = 1, 2, 4, 8, 16
+PLACE, FOREIGN, TITLE, GIVEN, ORDINARY, REFUSED = 1, 2, 4, 8, 16, 32
 """Which word lists hold a word: places, organisations and other words that are no persons, parts of foreign names,
-titles, given names, and words that are never names."""
+titles, given names, ordinary words that look like names, and words that are never reported (but no feature)."""
 
 RARE_SURNAME, SURNAME, FIRST, SECOND = 1, 2, 4, 8
 """What a syllable is in Korean names: a rare or frequent surname, the first or second syllable of given names."""
@@ -552,7 +552,7 @@ def find(
                     if tag == BEGIN or tag == SINGLE:
                         start = end - 1
                     if tag == END or tag == SINGLE:
-                        if _listed(_span(codes, start, end), lexicon, listed) & ORDINARY:
+                        if _listed(_span(codes, start, end), lexicon, listed) & (ORDINARY | REFUSED):
                             continue
                         odds = _gain(scores, path, transitions, start, end, length)
                         found.append((np.int64(row), np.int32(begin + start), np.int32(begin + end), odds))

@@ -65,6 +65,7 @@ def tables(banned: Collection[str] = ()) -> Tables:
         ("titles", kernels.TITLE),
         ("given_names", kernels.GIVEN),
         ("not_names", kernels.ORDINARY),
+        ("ordinary_words", kernels.REFUSED),
     ):
         for word in words(name):
             if word not in banned:
