@@ -26,11 +26,7 @@ DATA = Path(__file__).parents[3] / "shared" / "data"
 KLUE = DATA / "klue-ner" / "klue-ner-v1.1_dev_first3000.tsv"
 LAW = DATA / "easylaw" / "easylaw.json"
 CHAT = DATA / "songys-chatbot" / "ChatbotData.csv"
-UNLABELLED = (
-    DATA / "nsmc" / "nsmc_reviews_651k_unique.parquet",
-    DATA / "kobest" / "BoolQ" / "train.tsv",
-    DATA / "korean-hate-speech" / "train.tsv",
-)
+UNLABELLED = (DATA / "kobest" / "BoolQ" / "train.tsv",)
 FOLDS = 5
 SPEED_ROWS = 100_000
 LEAST_F1 = 0.78

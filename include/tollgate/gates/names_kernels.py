@@ -484,6 +484,20 @@ def _gain(scores: Real, path: Bytes, transitions: Real, start: Integer, end: Int
     return gain
 
 
+@nb.njit(cache=True)
+def _is_refused(codes: Codes, start: Integer, end: Integer, lexicon: Codes, listed: Bytes) -> bool:
+    """Whether what looks like a name is a listed ordinary word, or a word with a syllable typed twice (민민원)."""
+    lists = _listed(_span(codes, start, end), lexicon, listed)
+    if lists & (ORDINARY | REFUSED):
+        return True
+    if end - start < 3 or lists & FOREIGN or _listed(_span(codes, end - 2, end), lexicon, listed) & GIVEN:
+        return False  # 나나, 클라라, 정정훈
+    for place in range(start + 1, end):
+        if codes[place] == codes[place - 1] and codes[place] >= _FIRST_SYLLABLE:
+            return True
+    return False
+
+
 @nb.njit(cache=True, nogil=True)
 def find(
     offsets: Whole,
@@ -552,7 +566,7 @@ def find(
                     if tag == BEGIN or tag == SINGLE:
                         start = end - 1
                     if tag == END or tag == SINGLE:
-                        if _listed(_span(codes, start, end), lexicon, listed) & (ORDINARY | REFUSED):
+                        if _is_refused(codes, start, end, lexicon, listed):
                             continue
                         odds = _gain(scores, path, transitions, start, end, length)
                         found.append((np.int64(row), np.int32(begin + start), np.int32(begin + end), odds))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tollgate.gates.training.klue_ner import Labelled
 
-MOST = 10_000
+MOST = 20_000
 """Texts that are taken of a file without labels; of a longer one a random choice."""
 
 _SHORTEST = 4
