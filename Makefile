@@ -4,7 +4,7 @@ BIN := .venv/bin
 SOURCES := include plugins containers dags tests
 CHECKS := lint format types imports unit integration
 
-.PHONY: help setup demo test down bench-gates $(CHECKS)
+.PHONY: help setup demo test down bench-gates bench-training $(CHECKS)
 .DEFAULT_GOAL := help
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo "make setup        only make the environments .venv and .venv-ml"
 	@echo "make down         stop the local stack"
 	@echo "make bench-gates  measure the data gates (minutes; BENCH_SCALE=0.1: a tenth of it)"
+	@echo "make bench-training  measure training on the CPU and, where there is one, on the GPU (minutes)"
 
 setup:
 	@command -v $(PYTHON) >/dev/null || { \
@@ -65,3 +66,6 @@ bench-gates: setup
 	@$(BENCH_BIN)/python -m pip install --quiet --disable-pip-version-check -r tests/performance/requirements.txt \
 	  || echo "Some libraries to compare with can't be installed; the table says which."
 	@PYTHONPATH=include:. $(BENCH_BIN)/python -m tests.performance.benchmark_gates
+
+bench-training: setup
+	@PYTHONPATH=include:plugins:containers:. $(BIN)/python -m tests.performance.benchmark_training_speed

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 CONTAINERS = Path(__file__).resolve().parent
 PYTHON = "3.11"
 PIP = "pip==26.3"
 STAMP = ".complete"
+SOURCES_ONLY = frozenset({"deepspeed"})
+"""Projects without wheels on PyPI."""
 
 
 def main(arguments: list[str]) -> int:
@@ -42,9 +46,7 @@ def fetch(requirements: Path, folder: Path) -> int:
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    # The pins are complete, so nothing is resolved; pip comes along because a small base image has none.
-    command = [*_pip(), "download", "--no-deps", "--only-binary=:all:", f"--python-version={PYTHON}", "-qq"]
-    status = subprocess.run([*command, f"--dest={partial}", f"--requirement={requirements}", PIP]).returncode
+    status = _download(requirements.read_text(encoding="utf-8").splitlines(), partial)
     if status:
         return status
     (partial / STAMP).write_text(stamp, encoding="utf-8")
@@ -53,6 +55,22 @@ def fetch(requirements: Path, folder: Path) -> int:
     size = sum(path.stat().st_size for path in folder.iterdir()) / 2**20
     print(f"{folder}: {len(list(folder.glob('*.whl')))} wheels, {size:.0f} MiB")  # ruff: ignore[T201]
     return 0
+
+
+def _download(pins: list[str], folder: Path) -> int:
+    """Fetch wheels, and build those of projects that publish none; returns the first exit status that is not 0."""
+    built = [pin for pin in pins if pin.partition("==")[0] in SOURCES_ONLY]
+    # The pins are complete, so nothing is resolved; pip comes along because a small base image has none.
+    command = [*_pip(), "download", "--no-deps", "--only-binary=:all:", f"--python-version={PYTHON}", "-qq"]
+    with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as others:
+        others.write("\n".join(pin for pin in pins if pin not in built))
+        others.flush()
+        status = subprocess.run([*command, f"--dest={folder}", f"--requirement={others.name}", PIP]).returncode
+    if status or not built:
+        return status
+    # Its own operations are compiled where they are first used; as a wheel it is Python alone.
+    build = [*_pip(), "wheel", "--no-deps", "-qq", f"--wheel-dir={folder}", *built]
+    return subprocess.run(build, env={**os.environ, "DS_BUILD_OPS": "0"}).returncode
 
 
 def _pip() -> list[str]:

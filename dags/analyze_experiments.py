@@ -2,7 +2,9 @@
 
 First every vLLM replica is brought to the wanted state: one that restarted empty gets its adapters back.
 
-Significance is asked once, when both arms have the planned number of users; until then a look says "continue".
+Significance is asked at the plan's looks, which share alpha; a plan with one look asks once, when both arms have the
+planned number of users. Guardrails may roll a challenger back at every run. The rules stand in docs/experiments.md, the
+reports under Browse, Experiments.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ def analyze_experiments() -> None:
 
     @task
     def look(experiment_id: int, run_id: str) -> dict[str, Any]:
-        """Users' means, Welch's t, Mann-Whitney's U, the interval, the sample ratio, and the decision."""
+        """Users' means, Welch's t, Mann-Whitney's U, the interval, the checks, the guardrails, and the decision."""
         from tollgate.workflow import experiments
 
         return experiments.look(experiment_id, run_id)

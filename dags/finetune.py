@@ -7,16 +7,17 @@ release, ask a person, or refuse. A release is a promotion where nothing serves 
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from airflow.sdk import Param, TaskGroup, TriggerRule, chain, dag, get_current_context, task
 
-from jobs.form import training_params
+from jobs.form import optional_params, training_params
 from jobs.operator import ContainerJobOperator
 from jobs.records import mark_failed
 from mlflow_registry.operators import RegisterModelOperator
 from runs.approval import ANSWER, ReleaseApprovalOperator
-from runs.notes import note_failure, write_note
+from runs.notes import note_failure, note_verdict
 from runs.people import who
 from runs.policy import TASK_DEFAULTS
 from runs.results import result_of
@@ -33,6 +34,24 @@ HYPERPARAMETERS = (
     "max_length",
     "precision",
     "seed",
+    "distribution",
+)
+MORE_HYPERPARAMETERS = (
+    "lora_dropout",
+    "lr_scheduler",
+    "warmup_fraction",
+    "weight_decay",
+    "gradient_accumulation",
+    "max_steps",
+    "packing",
+    "assistant_only_loss",
+    "gradient_checkpointing",
+    "logging_steps",
+    "eval_steps",
+    "save_steps",
+    "checkpoints_kept",
+    "early_stopping_patience",
+    "early_stopping_minimum_gain",
 )
 
 PARAMS = {
@@ -68,15 +87,43 @@ PARAMS = {
         section="How",
     ),
     **training_params(HYPERPARAMETERS, section="How"),
+    **optional_params(MORE_HYPERPARAMETERS, section="How, in detail"),
     "more_hyperparameters": Param(
         "",
         type=["null", "string"],
         format="multiline",
         title="More hyperparameters",
-        description='Further fields of the specification, as JSON: {"weight_decay": 0.01, "eval_steps": 100}.',
+        description='Further fields of the specification, as JSON: {"target_modules": ["q_proj"], "eval_steps": 100}.',
+        section="How, in detail",
+    ),
+    "resume_job": Param(
+        None,
+        type=["null", "string"],
+        pattern=r"^[a-z0-9][a-z0-9._-]{0,199}$",
+        title="Earlier job",
+        description="Name of a stopped or failed job, to go on from its checkpoint with the same settings.",
+        section="Resume",
+    ),
+    **training_params(("resume_from",), section="Resume"),
+    "gpus": Param(
+        1,
+        type="integer",
+        minimum=0,
+        maximum=8,
+        title="GPUs",
+        description="How many; the job waits in the queue until so many are free.",
         section="How",
     ),
-    "gpus": Param(1, type="integer", minimum=0, maximum=8, title="GPUs", section="How"),
+    "gpu_ids": Param(
+        None,
+        type=["null", "array"],
+        items={"type": "integer", "minimum": 0},
+        uniqueItems=True,
+        maxItems=8,
+        title="Certain GPUs",
+        description="Ids of the GPUs to wait for, such as [0, 1], instead of a number; they must be configured.",
+        section="How",
+    ),
     "threshold": Param(
         0.90,
         type="number",
@@ -129,13 +176,16 @@ def finetune() -> None:
         """Check everything that was asked for before anything heavy starts."""
         from tollgate.workflow import finetune as work
 
-        return work.validate(params, HYPERPARAMETERS, run_id, who(get_current_context()))
+        fields = (*HYPERPARAMETERS, *MORE_HYPERPARAMETERS, "resume_from")
+        return work.validate(params, fields, run_id, who(get_current_context()))
 
     train = ContainerJobOperator(
         task_id="train",
         job_folder=JOB % "folder",
         read_only_paths=[JOB % "base_model", JOB % "dataset_folder"],
         gpus="{{ params.gpus }}",
+        mlflow_experiment="{{ params.model_name }}",
+        gpu_ids="{{ (params.gpu_ids or []) | tojson }}",
         pool="gpu",
         execution_timeout=timedelta(days=7),
         on_failure_callback=[note_failure, mark_failed],
@@ -161,8 +211,9 @@ def finetune() -> None:
         """Pass, inconclusive or fail, with the reasons in words."""
         from tollgate.workflow import finetune as work
 
-        judged = work.judge(result_of("validate"), params["threshold"], params["margin"])
-        write_note(get_current_context(), f"**{judged['outcome']}**: {' '.join(judged['reasons'])}")
+        job = result_of("validate")
+        judged = work.judge(job, params["threshold"], params["margin"])
+        note_verdict(get_current_context(), judged, Path(job["folder"]))
         return judged
 
     @task.branch

@@ -5,7 +5,8 @@ nothing, except that the administrator's password and the pool's size follow the
 
 Environment:
     TOLLGATE_AIRFLOW_ADMIN_PASSWORD: Password of the user ``admin``.
-    TOLLGATE_GPU_IDS: JSON list of the devices that jobs may use; the pool ``gpu`` gets a slot for each, at least one.
+    TOLLGATE_GPU_IDS: JSON list of the devices that jobs may use. The pool ``gpu`` gets two slots for each: one for the
+        job that has it, and one for a job that waits in the queue, where its place is shown; one slot without GPUs.
 """
 
 from __future__ import annotations
@@ -46,7 +47,10 @@ def ensure_gpu_pool(slots: int) -> None:
     from airflow.models.pool import Pool
 
     Pool.create_or_update_pool(
-        GPU_POOL, slots=slots, description="Training jobs; a slot for each GPU.", include_deferred=False
+        GPU_POOL,
+        slots=slots,
+        description="Training jobs; for each GPU one that has it and one that waits.",
+        include_deferred=False,
     )
 
 
@@ -59,7 +63,7 @@ def main() -> int:
     devices = json.loads(os.environ.get("TOLLGATE_GPU_IDS") or "[]")
     migrate_database()
     ensure_administrator(password)
-    ensure_gpu_pool(max(1, len(devices)))
+    ensure_gpu_pool(max(1, 2 * len(devices)))
     return 0
 
 

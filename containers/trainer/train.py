@@ -1,42 +1,60 @@
 """Entry point of the training container: ``python containers/trainer/train.py JOB_FOLDER``.
 
-Exit status: 0 done; 2 the specification is wrong, and would be so again; 10 stopped by SIGTERM after saving a
-checkpoint; 1 anything else. On any status but 0 and 10 ``error.json`` says what happened and what to do.
+Exit status: 0 done; 2 the specification is wrong, and would be so again; 10 stopped, by SIGTERM or by a request in the
+job folder, after saving a checkpoint; 1 anything else. On any status but 0 and 10 ``error.json`` says what happened and
+what to do.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
 import sys
 import time
+import traceback
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 # Run as a script, Python puts this folder on its path; the package ``trainer`` is one level up.
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from tollgate.errors import BadInputError, Problem
 from tollgate.training.spec import TrainingSpec, parse_spec
+from trainer.checkpoints import starting_checkpoint
+from trainer.failures import Failure, explain
+from trainer.launch import error_file, processes_to_start, train_together
+from trainer.stop import EXIT_STOPPED, Stop
+
+if TYPE_CHECKING:
+    from trainer.resumable import ResumableTrainer
 
 EXIT_BAD_SPECIFICATION = 2
-EXIT_STOPPED = 10
+ADVICE = "Correct the specification and start a new run."
+RESERVE = "error.reserve"
+RESERVE_BYTES = 16_384
 
 
 def main(job_folder: Path) -> int:
     """Run the job whose specification lies in ``job_folder``; returns the exit status."""
+    stop = Stop(job_folder)
+    _say("Preparing.")
+    spec: TrainingSpec | None = None
     try:
         spec = read_spec(job_folder)
-        return _train(spec)
+        if count := processes_to_start(spec):
+            return train_together(job_folder, spec, count)
+        _reserve(job_folder)
+        return _train(spec, stop)
     except BadInputError as error:
-        _say_why(job_folder, "bad_specification", str(error), "Correct the specification and start a new run.")
+        _say_why(job_folder, Failure("bad_specification", str(error), ADVICE))
         return EXIT_BAD_SPECIFICATION
-    except MemoryError as error:
-        _say_why(job_folder, "out_of_memory", str(error), "Lower batch_size or max_length.")
-        return 1
     except Exception as error:
-        _say_why(job_folder, *_explain(error))
-        raise
+        _say_why(job_folder, explain(error, spec), traceback.format_exc())
+        return 1
+    finally:
+        (job_folder / RESERVE).unlink(missing_ok=True)
 
 
 def read_spec(job_folder: Path) -> TrainingSpec:
@@ -67,46 +85,80 @@ def read_spec(job_folder: Path) -> TrainingSpec:
     return spec
 
 
-def _train(spec: TrainingSpec) -> int:
-    # Imported here: a wrong specification is refused at once, not after the seconds that these take.
-    from trainer.checkpoints import StopOnSignal, last_whole_checkpoint
-    from trainer.progress import ProgressWriter
-    from trainer.sft import build_trainer
-
+def _train(spec: TrainingSpec, stop: Stop) -> int:
     if (spec.output / "result.json").is_file():
         _say("This job is done already; its result stands.")
         return 0
+    if stop.requested and "RANK" not in os.environ:  # several processes agree after their first step
+        return _stopped(stop, "Stopped before the first step, as somebody asked.")
     started = time.monotonic()
-    stop = StopOnSignal()
-    trainer = build_trainer(spec, [ProgressWriter(spec.output / "progress.jsonl"), stop])
-    checkpoint = last_whole_checkpoint(spec.output / "checkpoints")
+    # Imported here: a wrong specification is refused at once, not after the seconds that these take.
+    from trainer.memory import Measurement
+    from trainer.progress import ProgressWriter
+    from trainer.resumable import EvaluationCutError
+    from trainer.sft import build_trainer
+
+    measurement = Measurement()
+    callbacks = [ProgressWriter(spec.output / "progress.jsonl"), measurement]
+    trainer = build_trainer(spec, callbacks, stop)
+    with trainer.accelerator.main_process_first():  # what the first process tidies up, the others find tidy
+        checkpoint = starting_checkpoint(spec.output, spec.resume_from)
     _say(
         f"Resuming from {checkpoint.name}." if checkpoint else f"Training {spec.job_name} on {spec.dataset_reference}."
     )
-    outcome = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if stop.stopped and trainer.state.global_step < trainer.state.max_steps:
-        _say(f"Stopped at step {trainer.state.global_step}; the checkpoint is saved.")
-        return EXIT_STOPPED
-    metrics = {**outcome.metrics, **trainer.evaluate()}
+    stop.training_begins()
+    try:
+        outcome = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if trainer.was_cut_short:
+            return _stopped(stop, f"Stopped at step {trainer.state.global_step}; the checkpoint is saved.")
+        saved_step = trainer.load_best() or trainer.state.global_step
+        metrics = {**outcome.metrics, **(trainer.evaluated(saved_step) or trainer.evaluate())}
+    except EvaluationCutError:
+        return _stopped(stop, f"Stopped at step {trainer.state.global_step}; the checkpoint is saved.")
     weights = _save(trainer, spec)
-    _write_result(spec, trainer, metrics, weights, time.monotonic() - started)
+    if trainer.is_world_process_zero():
+        seconds = time.monotonic() - started
+        _write_result(spec, trainer, metrics, weights, saved_step, seconds, measurement.figures())
+        stop.forget()
     return 0
 
 
-def _save(trainer: Any, spec: TrainingSpec) -> Path:
+def _stopped(stop: Stop, text: str) -> int:
+    _say(text)
+    stop.acknowledge()
+    return EXIT_STOPPED
+
+
+def _save(trainer: ResumableTrainer, spec: TrainingSpec) -> Path:
     """Save the adapter (or the full model) under a temporary name, then rename it."""
     final = spec.output / ("model" if spec.method == "full" else "adapter")
     partial = final.with_suffix(".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    trainer.save_model(str(partial))
-    shutil.rmtree(final, ignore_errors=True)
-    partial.rename(final)
+    with trainer.accelerator.main_process_first():
+        if trainer.is_world_process_zero():
+            shutil.rmtree(partial, ignore_errors=True)
+    try:
+        trainer.save_model(str(partial))
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)  # on a full disk, the room is needed to say so
+        raise
+    if trainer.is_world_process_zero():
+        shutil.rmtree(final, ignore_errors=True)
+        partial.rename(final)
     return final
 
 
-def _write_result(spec: TrainingSpec, trainer: Any, metrics: dict[str, Any], weights: Path, seconds: float) -> None:
+def _write_result(
+    spec: TrainingSpec,
+    trainer: ResumableTrainer,
+    metrics: dict[str, Any],
+    weights: Path,
+    saved_step: int,
+    seconds: float,
+    measured: dict[str, Any],
+) -> None:
     trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     total = sum(p.numel() for p in trainer.model.parameters())
+    early = trainer.early_stopping
     _write_json(
         spec.output / "result.json",
         {
@@ -115,29 +167,36 @@ def _write_result(spec: TrainingSpec, trainer: Any, metrics: dict[str, Any], wei
             "method": spec.method,
             "weights_path": str(weights),
             "steps": trainer.state.global_step,
+            "saved_step": saved_step,
             "epochs": trainer.state.epoch,
+            "stopped_early": bool(early and early.reason),
+            "stop_reason": early.reason if early else None,
+            "best_step": early.best_step if early else None,
+            "best_eval_loss": early.best_loss if early else None,
             "trainable_parameters": trainable,
             "total_parameters": total,
-            "metrics": {name: value for name, value in metrics.items() if isinstance(value, (int, float))},
+            "metrics": {
+                name: value
+                for name, value in metrics.items()
+                if isinstance(value, (int, float)) and name not in ("step", "epoch")
+            },
             "seconds": round(seconds, 1),
+            "measured": measured,
         },
     )
 
 
-def _explain(error: Exception) -> tuple[str, str, str]:
-    """Kind, message and advice for an error that ended the job."""
-    text = f"{type(error).__name__}: {error}"
-    if "out of memory" in str(error).lower():
-        return "out_of_memory", text, "Lower batch_size or max_length, or choose qlora."
-    if isinstance(error, OSError) and error.errno == 28:
-        return "disk_full", text, "Free space; the last whole checkpoint is kept and the next try resumes from it."
-    return "failed", text, "See the log above this line."
+def _reserve(job_folder: Path) -> None:
+    """Keep a little space, so that on a full disk there is room to say that it is full."""
+    (job_folder / RESERVE).write_bytes(bytes(RESERVE_BYTES))
 
 
-def _say_why(job_folder: Path, kind: str, message: str, advice: str) -> None:
-    print(f"{message}\n{advice}", file=sys.stderr, flush=True)  # ruff: ignore[T201]
+def _say_why(job_folder: Path, failure: Failure, trace: str = "") -> None:
+    (job_folder / RESERVE).unlink(missing_ok=True)
     if job_folder.is_dir():
-        _write_json(job_folder / "error.json", {"kind": kind, "message": message, "advice": advice})
+        _write_json(error_file(job_folder), failure._asdict())
+    with contextlib.suppress(OSError):  # the log may lie on the same full disk
+        print(f"{trace}{failure.message}\n{failure.advice}", file=sys.stderr, flush=True)  # ruff: ignore[T201]
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from tollgate.settings import Settings, settings
 
@@ -23,6 +24,9 @@ ADAPTERS_IN_A_BATCH = 4
 
 ADAPTERS_IN_MEMORY = 16
 """Earlier versions stay loaded for an instant rollback."""
+
+CPU_ADAPTERS = "cpu_adapters.CpuAdapters"
+"""What computes adapters on a CPU, from this file's folder, in the place of vLLM's slow way."""
 
 DRAIN_SECONDS = 30
 """Running answers are finished for so long after SIGTERM; with vLLM's default of 0 streams are cut silently."""
@@ -69,6 +73,7 @@ def server_arguments(configuration: Settings, *, cpu: bool) -> list[str]:
     ]
     if cpu:
         arguments += ["--enforce-eager", "--distributed-executor-backend", "uni"]
+        arguments += ["--worker-extension-cls", CPU_ADAPTERS]
     return arguments
 
 
@@ -90,6 +95,8 @@ def server_environment(inherited: dict[str, str], *, cpu: bool) -> dict[str, str
             # Lets "--distributed-executor-backend uni" stand: one process less, 15 s and 0.6 GB less at start.
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         }
+        path = [str(Path(__file__).resolve().parent), inherited.get("PYTHONPATH", "")]
+        inherited = inherited | {"PYTHONPATH": os.pathsep.join(filter(None, path))}
     always = {
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
         "VLLM_NO_USAGE_STATS": "1",

@@ -15,9 +15,16 @@ from tollgate.errors import TollgateError
 
 ROOMS = {
     "dataset": ("tollgate.dataset.commands:app", "Prepare dataset versions; list, compare and describe them."),
+    "job": ("tollgate.training.commands:app", "Training jobs: list, show, watch live, stop."),
     "model": ("tollgate.registry.commands:app", "List, promote and roll back model versions."),
     "experiment": ("tollgate.experiments.commands:app", "Plan, simulate and analyse A/B tests."),
+    "estimate": (
+        "tollgate.training.estimate_commands:estimate_command",
+        "Estimate parameters, memory, time and cost of a training before it starts.",
+    ),
+    "schema": ("tollgate.training.estimate_commands:schema_app", "Print published JSON schemas."),
     "verdict": ("tollgate.evaluation.commands:verdict_command", "Judge an evaluation against the gates."),
+    "gpus": ("tollgate.training.gpu_commands:gpus_command", "Show which job has which GPU, and who waits."),
     "demo": (
         "tollgate.demo.commands:demo_command",
         "Run the whole road once: data, training, gates, A/B test.",

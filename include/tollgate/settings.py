@@ -44,6 +44,17 @@ class Settings(BaseSettings):
     docker_url: str = Field("unix:///var/run/docker.sock", description="The Docker engine that runs jobs.")
     trainer_image: str = Field("tollgate/trainer:0.1.0", description="Image of the training container.")
     job_memory: str = Field("16g", description="Memory limit of a job's container.")
+    gpu_memory_gb: float | None = Field(
+        None, gt=0, description="Memory of one GPU in GB (10^9 bytes); empty: not compared with what a job needs."
+    )
+    memory_check: Literal["refuse", "warn"] = Field(
+        "refuse",
+        description="What happens to a job whose estimated memory is above the device's or TOLLGATE_JOB_MEMORY.",
+    )
+    gpu_hour_price: float | None = Field(None, ge=0, description="Price of an hour of one GPU; empty: costs nothing.")
+    kwh_price: float | None = Field(None, ge=0, description="Price of a kWh; empty: costs nothing.")
+    device_watts: float | None = Field(None, gt=0, description="Power of one device while it trains, for the kWh.")
+    currency: str = Field("KRW", description="Currency of the prices.")
     gpu_ids: list[int] = Field([], description="Devices that jobs may use; empty: no GPU, no device requests.")
     ml_python: Path = Field(
         PROJECT / ".venv-ml" / "bin" / "python", description="Interpreter with torch, TRL and vLLM, for process jobs."

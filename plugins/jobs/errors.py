@@ -34,5 +34,9 @@ class JobStoppedError(JobError):
     """Somebody stopped the job. A retry continues from its last checkpoint."""
 
 
+class JobStoppedByPersonError(JobStoppedError, AirflowFailException):
+    """A person asked the job to stop. Not retried: that would go on against their will. Clearing the task goes on."""
+
+
 class JobSpecificationError(JobError, AirflowFailException):
     """The job cannot run as it is described. Never retried: it would fail in the same way."""

@@ -9,11 +9,16 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
+from tollgate.training.stopping import STOP_REQUEST, STOPPED
+
 RESULT = "result.json"
 ERROR = "error.json"
-STOP = "stop.json"
+STOP = STOPPED
 EARLIER = "earlier"
-OUTPUTS = ("checkpoints", "adapter", "model", "progress.jsonl", ERROR, STOP, "job.log", "process.json", "exit.json")
+OUTPUTS = (
+    *("checkpoints", "adapter", "model", "progress.jsonl", "processes", "losses.svg", "mlflow.json"),
+    *(ERROR, STOP, STOP_REQUEST, "job.log", "process.json", "exit.json"),
+)
 """Everything that a finished job leaves beside its result."""
 
 _OBJECT = TypeAdapter(dict[str, Any])
@@ -90,11 +95,20 @@ class JobFolder:
 
     @property
     def stop_reason(self) -> str | None:
-        """Why we stopped the job; nothing where we did not."""
+        """Why the job was stopped; nothing where it was not."""
+        reason = self._stop_record().get("reason")
+        return None if reason is None else str(reason)
+
+    @property
+    def stopped_by_person(self) -> bool:
+        """Whether a person asked for the stop (``tollgate.training.stopping``), and not the task."""
+        return "by" in self._stop_record()
+
+    def _stop_record(self) -> dict[str, Any]:
         try:
-            return str(json.loads((self.path / STOP).read_text(encoding="utf-8"))["reason"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
+            return _OBJECT.validate_json((self.path / STOP).read_bytes())
+        except (OSError, ValidationError):
+            return {}
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

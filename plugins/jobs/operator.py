@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from airflow.providers.docker.operators.docker import DockerOperator
 from airflow.sdk import Context, ResumableJobMixin
@@ -15,6 +15,7 @@ from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowException, AirflowTaskTimeout
 from docker.errors import DockerException
 from docker.utils import parse_bytes
+from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 
 from jobs.devices import lease_devices, release_devices
 from jobs.docker_runtime import DockerRuntime, unusable_because
@@ -22,12 +23,18 @@ from jobs.errors import JobError, JobFailedError, JobSpecificationError, JobTime
 from jobs.job_folder import JobFolder
 from jobs.outcome import error_of
 from jobs.process_runtime import ProcessRuntime
+from jobs.progress_mirror import ProgressMirror
 from jobs.runtimes import JobKey, JobRequest, JobState, JobStatus, Runtime
+from runs.notes import write_note
 from tollgate.errors import BadInputError, Problem, ServiceUnavailableError
 from tollgate.settings import PROJECT, settings
+from tollgate.training.leases import Waiting, Wish
 
 LAST_LINES = 20
+_DEVICE_IDS = TypeAdapter(list[Annotated[int, Field(ge=0)]])
 RUNTIME_KEY = "job_runtime"
+QUEUE_KEY = "gpu_queue"
+"""In the task's state store: the place in the queue for GPUs, while the task waits."""
 
 
 class ContainerJobOperator(ResumableJobMixin, DockerOperator):  # type: ignore[misc]
@@ -36,7 +43,8 @@ class ContainerJobOperator(ResumableJobMixin, DockerOperator):  # type: ignore[m
     The job outlives the worker. A retry finds it by the id kept in Airflow's task state store or, where the worker died
     before keeping it, by its labels, and never starts a second one. Clearing a finished task runs the job again:
     earlier outputs move to ``earlier/`` in the job folder. A job that failed, was stopped or vanished keeps its
-    checkpoints, and the next attempt continues from them.
+    checkpoints, and the next attempt continues from them. While it runs, its progress goes to the task's log, the task
+    state store (key ``progress``) and MLflow.
 
     Args:
         job_folder: Absolute path of the job folder, mounted writable at the same path (templated).
@@ -48,6 +56,9 @@ class ContainerJobOperator(ResumableJobMixin, DockerOperator):  # type: ignore[m
         writable_paths: Further host paths that it writes (templated).
         memory: Memory limit such as ``"16g"`` (templated); default: ``TOLLGATE_JOB_MEMORY``.
         gpus: How many GPUs to lease (templated); where none is configured the job runs without.
+        gpu_ids: Ids of the GPUs to lease, instead of a number (templated): a list, or the JSON of one. They must be
+            configured.
+        mlflow_experiment: Experiment of the job's MLflow run (templated); empty: MLflow gets nothing while it runs.
         runtime: ``docker``, ``process`` or ``auto``; default: ``TOLLGATE_RUNTIME``.
         stop_grace: Time between SIGTERM and SIGKILL when the job is stopped.
         **kwargs: ``docker_url``, ``docker_conn_id``, ``environment`` (templated), ``network_mode`` (default: none),
@@ -73,6 +84,8 @@ class ContainerJobOperator(ResumableJobMixin, DockerOperator):  # type: ignore[m
         "writable_paths",
         "memory",
         "gpus",
+        "gpu_ids",
+        "mlflow_experiment",
     )
     template_ext: Sequence[str] = ()
     ui_color = "#dbeafe"
@@ -89,6 +102,8 @@ class ContainerJobOperator(ResumableJobMixin, DockerOperator):  # type: ignore[m
         writable_paths: Sequence[str] = (),
         memory: str | None = None,
         gpus: int | str = 0,
+        gpu_ids: Sequence[int] | str = (),
+        mlflow_experiment: str = "",
         runtime: str | None = None,
         stop_grace: dt.timedelta = dt.timedelta(seconds=120),
         labels: dict[str, str] | None = None,
@@ -112,6 +127,8 @@ class ContainerJobOperator(ResumableJobMixin, DockerOperator):  # type: ignore[m
         self.writable_paths = list(writable_paths)
         self.memory = memory or settings().job_memory
         self.gpus = gpus
+        self.gpu_ids = gpu_ids
+        self.mlflow_experiment = mlflow_experiment
         self.runtime = runtime
         self.stop_grace = stop_grace
         self._request: JobRequest | None = None
@@ -145,7 +162,7 @@ class ContainerJobOperator(ResumableJobMixin, DockerOperator):  # type: ignore[m
         runtime = self._known_runtime
         existing = self._adopt_existing(runtime)
         if existing is None:
-            request = self._lease_devices(runtime)
+            request = self._lease_devices(runtime, context)
             self._folder.prepare_for_submission()
             existing = runtime.submit(request)
             self.log.info("Started job %s in %s", existing[-64:], request.folder)
@@ -172,13 +189,15 @@ class ContainerJobOperator(ResumableJobMixin, DockerOperator):  # type: ignore[m
         """Follow the log to the job's end and return the result: on reattachment the mixin asks for nothing else."""
         runtime, self._job_id = self._known_runtime, _job_id(external_id)
         last_lines: deque[str] = deque(maxlen=LAST_LINES)
-        for line in runtime.follow(self._job_id):
-            self.log.info("%s", line)
-            last_lines.append(line)
-        status = runtime.wait(self._job_id)
-        if not self._has_succeeded(status):
-            raise error_of(status, self._folder, list(last_lines), self.memory)
-        return self.get_job_result(external_id, context)
+        with self._mirror(context) as mirror:
+            for line in runtime.follow(self._job_id):
+                self.log.info("%s", line)
+                mirror.heard(line)
+                last_lines.append(line)
+            status = runtime.wait(self._job_id)
+            if not self._has_succeeded(status):
+                raise error_of(status, self._folder, list(last_lines), self.memory)
+            return self.get_job_result(external_id, context)
 
     def get_job_result(self, external_id: Any, context: Context) -> dict[str, Any]:
         """Read ``result.json``."""
@@ -211,6 +230,17 @@ class ContainerJobOperator(ResumableJobMixin, DockerOperator):  # type: ignore[m
     def _folder(self) -> JobFolder:
         return JobFolder(self._known_request.folder)
 
+    def _mirror(self, context: Context) -> ProgressMirror:
+        """What shows the job's progress while it is followed."""
+        stream = None
+        if self.mlflow_experiment:
+            from mlflow_registry.hook import MlflowRegistryHook
+            from tollgate.registry.mlflow_run_stream import RunStream
+
+            connect = MlflowRegistryHook().get_conn
+            stream = RunStream(self._known_request.folder, self.mlflow_experiment, connect, self.log)
+        return ProgressMirror(self._known_request.folder, context.get("task_state_store"), self.log, stream)
+
     def _has_succeeded(self, status: JobStatus) -> bool:
         return status.state in {JobState.SUCCEEDED, JobState.MISSING} and self._folder.has_result
 
@@ -226,21 +256,52 @@ class ContainerJobOperator(ResumableJobMixin, DockerOperator):  # type: ignore[m
             runtime.remove(existing)
         return None
 
-    def _lease_devices(self, runtime: Runtime) -> JobRequest:
+    def _lease_devices(self, runtime: Runtime, context: Context) -> JobRequest:
         request = self._known_request
+        wish = Wish(request.key.holder, int(self.gpus), tuple(device_ids(self.gpu_ids)), runtime.name)
         try:
             devices = lease_devices(
-                request.key.holder,
-                int(self.gpus),
+                wish,
+                request.folder,
                 is_alive=runtime.is_alive,
                 is_stopped=lambda: self._stop_requested,
+                tell=lambda waiting: self._tell_place(waiting, context),
                 log=self.log,
             )
         except BadInputError as error:
             raise JobSpecificationError(str(error)) from error
-        if int(self.gpus) and not devices:
-            self.log.info("No GPU is configured (TOLLGATE_GPU_IDS): the job runs on the CPU.")
+        self._tell_devices(wish, devices, context)
         return replace(request, devices=devices)
+
+    def _tell_place(self, waiting: Waiting, context: Context) -> None:
+        """Say where the task stands in the queue: in its log, its state store, and the run's note."""
+        self.log.info("Waiting for GPUs. %s", waiting)
+        store = context.get("task_state_store")
+        if store is not None:
+            busy: dict[str, JsonValue] = {str(device): holder for device, holder in waiting.busy.items()}
+            place: dict[str, JsonValue] = {
+                "place": waiting.place,
+                "waiters": waiting.waiters,
+                "wish": str(waiting.wish),
+                "busy": busy,
+            }
+            store.set(QUEUE_KEY, place)
+        self._note(context, f"waits for GPUs. {waiting}")
+
+    def _tell_devices(self, wish: Wish, devices: tuple[int, ...], context: Context) -> None:
+        store = context.get("task_state_store")
+        if devices:
+            named = ", ".join(map(str, devices))
+            self.log.info("The job has GPU %s.", named)
+            if store is not None and store.get(QUEUE_KEY) is not None:
+                store.delete(QUEUE_KEY)
+                self._note(context, f"has GPU {named} after waiting.")
+        elif wish.size:
+            self.log.info("No GPU is configured (TOLLGATE_GPU_IDS): the job runs on the CPU.")
+
+    def _note(self, context: Context, text: str) -> None:
+        if context.get("dag_run") is not None:
+            write_note(context, f"**{self.task_id}** {text}")
 
     def _stop(self, reason: str) -> None:
         if self._runtime is None or self._request is None:
@@ -264,6 +325,7 @@ class ContainerJobOperator(ResumableJobMixin, DockerOperator):  # type: ignore[m
         if store is not None and not (succeeded and conf.getboolean("state_store", "clear_on_success", fallback=False)):
             store.delete(self.external_id_key)
             store.delete(RUNTIME_KEY)
+            store.delete(QUEUE_KEY)
 
     def _choose_runtime(self, context: Context) -> Runtime:
         """Keep to the runtime of the attempt before; else take the one that the settings name or that is usable."""
@@ -350,6 +412,10 @@ class ContainerJobOperator(ResumableJobMixin, DockerOperator):  # type: ignore[m
         ]
         if not str(self.gpus).isdecimal():
             problems.append(Problem("gpus", str(self.gpus), "a whole number, 0 or more"))
+        try:
+            device_ids(self.gpu_ids)
+        except ValidationError:
+            problems.append(Problem("gpu_ids", str(self.gpu_ids), "a list of device ids, such as [0, 1]"))
         if (self.runtime or "auto") not in {"auto", "docker", "process"}:
             problems.append(Problem("runtime", str(self.runtime), "auto, docker or process"))
         try:
@@ -357,6 +423,17 @@ class ContainerJobOperator(ResumableJobMixin, DockerOperator):  # type: ignore[m
         except DockerException:
             problems.append(Problem("memory", self.memory, "a number with a unit, such as 512m or 16g"))
         return problems
+
+
+def device_ids(text: Sequence[int] | str) -> list[int]:
+    """The ids in a list, or in the JSON of one as a template renders it; an empty text or ``None`` names none.
+
+    Raises:
+        ValidationError: It is no list of whole numbers.
+    """
+    if isinstance(text, str):
+        return [] if text in {"", "None", "null"} else _DEVICE_IDS.validate_json(text)
+    return _DEVICE_IDS.validate_python(list(text))
 
 
 def _job_id(external_id: Any) -> str:

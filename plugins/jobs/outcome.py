@@ -9,6 +9,7 @@ from jobs.errors import (
     JobFailedError,
     JobOutOfMemoryError,
     JobSpecificationError,
+    JobStoppedByPersonError,
     JobStoppedError,
     JobVanishedError,
 )
@@ -50,7 +51,9 @@ def error_of(status: JobStatus, folder: JobFolder, last_lines: Sequence[str], me
         text = f"The job ran out of memory (limit {memory}, exit code {code})."
         return JobOutOfMemoryError(_told(text, report, last_lines, MEMORY_ADVICE), exit_code=code, kind=OUT_OF_MEMORY)
     if code == EXIT_STOPPED:
-        return JobStoppedError(f"The job was stopped{_why(folder)}. It saved a checkpoint first.", exit_code=code)
+        text = f"The job was stopped{_why(folder)}. Its checkpoints are kept."
+        kind_of_stop = JobStoppedByPersonError if folder.stopped_by_person else JobStoppedError
+        return kind_of_stop(text, exit_code=code)
     if folder.stop_reason or code == TERMINATED:
         return JobStoppedError(f"The job was stopped{_why(folder)} (exit code {code}).", exit_code=code)
     kind = report.kind if report else None

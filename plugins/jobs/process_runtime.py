@@ -192,7 +192,9 @@ class ProcessRuntime:
 def _environment(request: JobRequest) -> dict[str, str]:
     paths = os.pathsep.join(str(PROJECT / name) for name in ("include", "containers"))
     devices = ",".join(map(str, request.devices))  # empty: the job sees no GPU, also on a machine that has some
-    own = {"PYTHONPATH": paths, "CUDA_VISIBLE_DEVICES": devices, **request.environment}
+    # By default CUDA numbers the fastest device first; leases mean the numbers that nvidia-smi shows.
+    cuda = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": devices}
+    own = {"PYTHONPATH": paths, **cuda, **request.environment}
     return {**inherited_environment(), **job_environment(own)}
 
 

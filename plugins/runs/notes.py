@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tollgate.dataset.report import REPORT_PAGE
+from reports.links import report_path
 from tollgate.errors import TollgateError
+from tollgate.training.curves import PICTURE
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -37,8 +38,25 @@ def note_version(context: Context, version: Mapping[str, Any]) -> None:
     counts = version["counts"]
     state = "written" if version["created"] else "there already, with the same content"
     rows = f"{counts['rows_kept']:,} of {counts['rows_in']:,} rows kept"
-    page = Path(version["folder"]) / REPORT_PAGE
-    write_note(context, f"**{version['reference']}** {state}: {rows}.\n\nReport · 보고서: `{page}`")
+    folder = Path(version["folder"])
+    page = report_path(folder.parent.name, int(folder.name[1:]))
+    # The run's page shows the first line.
+    write_note(context, f"**{version['reference']}** {state}: {rows}. [Report · 보고서]({page})\n\n`{folder}`")
+
+
+def note_verdict(context: Context, verdict: Mapping[str, Any], job_folder: Path) -> None:
+    """Write into the run's note what the gate said of the candidate, and where the picture of its losses is.
+
+    Args:
+        context: The task's context.
+        verdict: What :func:`tollgate.workflow.finetune.judge` returned.
+        job_folder: The job's folder.
+    """
+    text = f"**{verdict['outcome']}**: {' '.join(verdict['reasons'])}"
+    picture = job_folder / PICTURE
+    if picture.is_file():
+        text += f"\n\nLosses · 손실: `{picture}`"
+    write_note(context, text)
 
 
 def write_note(context: Context, text: str) -> None:

@@ -5,15 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
-import subprocess
-import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import httpx
 import pytest
+from tests.integration.mlflow_tracking import TrackingServer
 
 from tollgate.errors import ServiceUnavailableError
 from tollgate.registry import lifecycle, mlflow_projection, mlflow_run, mlflow_server
@@ -25,34 +21,13 @@ from tollgate.store.tables import FinetuningJob, ModelEvaluation, TrainingDatase
 pytestmark = pytest.mark.stack
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory):
     """A tracking server of its own process group: address and process."""
-    folder = tmp_path_factory.mktemp("mlflow")
-    address = f"http://127.0.0.1:{(port := _free_port())}"
-    command = [
-        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
-        *("--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "artifacts")),
-    ]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-    for _ in range(360):
-        try:
-            httpx.get(f"{address}/health").raise_for_status()
-            break
-        except httpx.HTTPError:
-            assert process.poll() is None, (folder / "log").read_text()
-            time.sleep(0.5)
-    yield address, process
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    server = TrackingServer(tmp_path_factory.mktemp("mlflow"))
+    server.start()
+    yield server.address, server.process
+    server.kill()
 
 
 @pytest.fixture
@@ -133,7 +108,8 @@ def test_a_job_is_one_run_and_one_version_however_often_it_is_registered(client,
     assert [(point.step, point.value) for point in series] == [(10, 2.0), (20, 1.25), (30, 1.0)]
     assert run.data.metrics["result/train_loss"] == 1.4
     assert run.data.metrics["evaluation/accuracy"] == 0.97
-    assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"adapter", "evaluation"}
+    artifacts = {file.path for file in client.list_artifacts(run.info.run_id)}
+    assert artifacts == {"adapter", "evaluation", "losses.svg"}
 
     [version] = client.search_model_versions("name = 'router'")
     assert first.mlflow_uri == f"models:/router/{version.version}"
@@ -151,7 +127,9 @@ def test_the_alias_gives_the_adapter_and_hand_made_changes_are_repaired(client, 
     assert "mended: alias production = 1" in mlflow_projection.project_model("mended", client)
     assert mlflow_projection.project_model("mended", client) == []
     got = download_artifacts("models:/mended@production")
-    assert sorted(file.name for file in Path(got).iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+    assert sorted(file.name for file in Path(got).iterdir()) == [
+        *("README.md", "adapter_config.json", "adapter_model.safetensors")
+    ]
 
     client.set_registered_model_alias("mended", "production", "2")
     client.delete_registered_model_alias("mended", "staging")

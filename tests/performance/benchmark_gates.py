@@ -15,17 +15,13 @@ import importlib
 import inspect
 import json
 import os
-import platform
 import subprocess
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+from tests.performance.tables import Row, machine, publish, row
 
 PARTS = ("pipeline", "near_duplicates", "names", "personal_data", "toxicity", "reading")
 PEERS = {
@@ -34,9 +30,6 @@ PEERS = {
     "personal_data": ("presidio_analyzer",),
 }
 TARGET = Path("build/bench/gates.json")
-
-Row = dict[str, Any]
-"""One line of the table: metric, value, unit, peer, ratio, must and ok."""
 
 
 def measure(part: str, scale: float) -> list[Row]:
@@ -52,15 +45,7 @@ def _scaled(size: int | Sequence[int], scale: float) -> int | list[int]:
 
 
 def _absent(part: str) -> list[Row]:
-    return [
-        {**_empty(f"{part}: beside {peer}"), "peer": "peer absent"}
-        for peer in PEERS.get(part, ())
-        if not find_spec(peer)
-    ]
-
-
-def _empty(metric: str) -> Row:
-    return {"metric": metric, "value": None, "unit": "", "peer": None, "ratio": None, "must": None, "ok": True}
+    return [row(f"{part}: beside {peer}", peer="peer absent") for peer in PEERS.get(part, ()) if not find_spec(peer)]
 
 
 def measured_apart(part: str, scale: float) -> list[Row]:
@@ -68,57 +53,18 @@ def measured_apart(part: str, scale: float) -> list[Row]:
     command = [sys.executable, "-m", __spec__.name if __spec__ else __name__, part, str(scale)]
     answer = subprocess.run(command, stdout=subprocess.PIPE, check=False)
     if answer.returncode:
-        return [{**_empty(f"{part}: ended with {answer.returncode}"), "ok": False}]
+        return [row(f"{part}: ended with {answer.returncode}", ok=False)]
     return json.loads(answer.stdout.splitlines()[-1])
-
-
-def table(rows: Sequence[Row]) -> Table:
-    """The rows as people read them."""
-    shown = Table(title="Data gates")
-    for name, justify in (("metric", "left"), ("value", "right"), ("unit", "left"), ("peer", "left")):
-        shown.add_column(name, justify=justify)  # type: ignore[arg-type]
-    for name in ("ratio", "must", "ok"):
-        shown.add_column(name, justify="right")
-    for row in rows:
-        judged = (
-            "" if row["must"] is None and row["ok"] in {None, True} else "[green]yes[/]" if row["ok"] else "[red]NO[/]"
-        )
-        cells = [_cell(row[name]) for name in ("metric", "value", "unit", "peer", "ratio", "must")]
-        shown.add_row(*cells, judged)
-    return shown
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return ""
-    return (
-        f"{value:,.5g}"
-        if isinstance(value, float) and abs(value) < 1000
-        else f"{value:,}"
-        if isinstance(value, int | float)
-        else str(value)
-    )
 
 
 def main(parts: Sequence[str], scale: float) -> int:
     """Measure, print, write; 0 if everything is as good as it must be, else 1."""
-    machine = {
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "python": platform.python_version(),
-        "cores": len(os.sched_getaffinity(0)),
-        "load": round(os.getloadavg()[0], 1),
-        "scale": scale,
-    }
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    measured_on = machine(scale=scale)
     rows: list[Row] = []
     for part in parts:
         print(f"measuring {part} ...", file=sys.stderr, flush=True)
         rows += measured_apart(part, scale)
-    console.print(table(rows))
-    console.print(", ".join(f"{name} {value}" for name, value in machine.items()))
-    TARGET.parent.mkdir(parents=True, exist_ok=True)
-    TARGET.write_text(json.dumps({**machine, "metrics": rows}, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    return 0 if all(row["ok"] in {None, True} for row in rows) else 1
+    return publish("Data gates", rows, measured_on, TARGET)
 
 
 if __name__ == "__main__":

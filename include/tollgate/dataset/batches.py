@@ -51,6 +51,14 @@ class Batch:
     problems: list[RowProblem]
 
 
+class Part(NamedTuple):
+    """Some rows on their way into a batch, and how many were taken from the source for them."""
+
+    rows: pa.RecordBatch
+    problems: list[RowProblem]
+    taken: int
+
+
 def to_batches(rows: Iterable[tuple[int, object]], mapping: FieldMapping, batch_rows: int) -> Iterator[Batch]:
     """Gather raw rows in batches.
 
@@ -59,25 +67,41 @@ def to_batches(rows: Iterable[tuple[int, object]], mapping: FieldMapping, batch_
         mapping: What was said about the rows' fields.
         batch_rows: Most rows of a batch, usable or not. A batch of long texts has fewer, about 32 MiB.
     """
+    return gather(to_parts(rows, mapping, batch_rows), batch_rows)
+
+
+def to_parts(rows: Iterable[tuple[int, object]], mapping: FieldMapping, most: int) -> Iterator[Part]:
+    """Check raw rows, a few at a time; ``most`` is the most rows of a part."""
+    rows, labels = iter(rows), Labels()
+    while (chunk := _chunk(rows, mapping, labels, min(most, _CHUNK_ROWS))).taken:
+        batch = chunk.to_arrow()
+        yield Part(batch, sorted(chunk.problems, key=lambda problem: problem.line), chunk.taken)
+
+
+def gather(parts: Iterable[Part], batch_rows: int) -> Iterator[Batch]:
+    """Join parts, of at most ``batch_rows`` rows each, to batches of at most as many; of long texts about 32 MiB."""
+    joined, size = list[Part](), 0
+    for part in parts:
+        if joined and sum(one.taken for one in joined) + part.taken > batch_rows:
+            yield _joined(joined)
+            joined, size = [], 0
+        joined.append(part)
+        size += part.rows.nbytes
+        if size >= _BATCH_BYTES:
+            yield _joined(joined)
+            joined, size = [], 0
+    if joined:
+        yield _joined(joined)
+
+
+def _joined(parts: list[Part]) -> Batch:
     import pyarrow as pa
 
-    rows, labels = iter(rows), _Labels()
-    parts: list[pa.RecordBatch] = []
-    problems: list[RowProblem] = []
-    taken, size = 0, 0
-    while (chunk := _chunk(rows, mapping, labels, min(batch_rows - taken, _CHUNK_ROWS))).taken:
-        parts.append(chunk.to_arrow())
-        problems += sorted(chunk.problems, key=lambda problem: problem.line)
-        taken += chunk.taken
-        size += parts[-1].nbytes
-        if taken >= batch_rows or size >= _BATCH_BYTES:
-            yield Batch(pa.concat_batches(parts), problems)
-            parts, problems, taken, size = [], [], 0, 0
-    if taken:
-        yield Batch(pa.concat_batches(parts), problems)
+    problems = [problem for part in parts for problem in part.problems]
+    return Batch(pa.concat_batches([part.rows for part in parts]), problems)
 
 
-class _Labels(dict[Any, str | None]):
+class Labels(dict[Any, str | None]):
     """Cleaned values of the metadata by what stands in the file; any but text and nothing are unknown here."""
 
     def __missing__(self, value: object) -> str | None:
@@ -89,7 +113,7 @@ class _Labels(dict[Any, str | None]):
         return cleaned
 
 
-def _chunk(rows: Iterator[tuple[int, object]], mapping: FieldMapping, labels: _Labels, most: int) -> _Chunk:
+def _chunk(rows: Iterator[tuple[int, object]], mapping: FieldMapping, labels: Labels, most: int) -> _Chunk:
     """Take the next rows: ``most`` of them, or fewer if their texts are long."""
     chunk = _Chunk()
     common = mapping == DEFAULT_MAPPING
@@ -115,7 +139,7 @@ def _any_row(value: object, mapping: FieldMapping) -> _Parts:
     return (*row, sum(map(len, row.contents)))
 
 
-def _common_row(value: Any, labels: _Labels) -> _Parts | None:
+def _common_row(value: Any, labels: Labels) -> _Parts | None:
     """The row if it is of the common shape and nothing is wrong with it but perhaps its texts; else nothing."""
     try:
         turns = value["messages"]

@@ -1,9 +1,9 @@
-"""Charts of the report page as inline SVG, coloured by the page's style sheet."""
+"""Charts of the report pages as inline SVG, coloured by the page's style sheet."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -21,6 +21,17 @@ class Bar:
     count: int
     title: str
     muted: bool = False
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with an interval, at a place on the x axis."""
+
+    x: float
+    low: float
+    value: float
+    high: float
+    title: str
 
 
 def bars(
@@ -51,7 +62,88 @@ def bars(
     for at, text in ticks:
         x = _LEFT + at * step
         pieces.append(f'<text class="tick" x="{x:.1f}" y="{_HEIGHT - 8}" text-anchor="middle">{_safe(text)}</text>')
-    box = f"0 0 {_WIDTH} {_HEIGHT}"
+    return _svg(_WIDTH, _HEIGHT, pieces, label)
+
+
+def band(points: Sequence[Estimate], ticks: Sequence[tuple[float, str]], limit: float, label: str = "") -> Markup:
+    """Draw a value and its interval over time, with a line at zero.
+
+    Args:
+        points: At least one, from left to right.
+        ticks: Places on the x axis and what stands there.
+        limit: The y axis goes from minus to plus this; what lies beyond is cut off at the edge.
+        label: What the chart shows, for those who can't see it.
+
+    Returns:
+        An ``svg`` element that fills the width of what it stands in.
+    """
+    first, last = points[0].x, points[-1].x
+    width, height = 2 * _WIDTH, 260
+    inner_width, inner_height = width - _LEFT - _RIGHT, height - _TOP - _BOTTOM
+
+    def across(x: float) -> float:
+        return _LEFT + inner_width * ((x - first) / (last - first) if last > first else 0.5)
+
+    def down(y: float) -> float:
+        return _TOP + inner_height * (1 - max(-limit, min(limit, y)) / limit) / 2
+
+    upper = [f"{across(point.x):.1f},{down(point.high):.1f}" for point in points]
+    lower = [f"{across(point.x):.1f},{down(point.low):.1f}" for point in points]
+    middle = [f"{across(point.x):.1f},{down(point.value):.1f}" for point in points]
+    pieces = [
+        f'<polygon class="band" points="{" ".join([*upper, *lower[::-1]])}"/>',
+        *_levels(limit, down, width),
+        f'<polyline class="value" points="{" ".join(middle)}"/>',
+    ]
+    for point in points:
+        place = f'cx="{across(point.x):.1f}" cy="{down(point.value):.1f}"'
+        pieces.append(f'<circle class="value" {place} r="2.5"><title>{_safe(point.title)}</title></circle>')
+    for at, text in ticks:
+        place = f'x="{across(at):.1f}" y="{height - 8}"'
+        pieces.append(f'<text class="tick" {place} text-anchor="middle">{_safe(text)}</text>')
+    return _svg(width, height, pieces, label)
+
+
+def _levels(limit: float, down: Callable[[float], float], width: int) -> list[str]:
+    pieces = []
+    for level in (-limit, -limit / 2, 0.0, limit / 2, limit):
+        y, kind = down(level), "axis zero" if level == 0 else "grid"
+        text = f"{level:+.3g}" if level else "0"
+        pieces += [
+            f'<line class="{kind}" x1="{_LEFT}" x2="{width - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>',
+            f'<text class="tick" x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{text}</text>',
+        ]
+    return pieces
+
+
+def span(estimate: Estimate, limit: float, marker: float | None = None) -> Markup:
+    """Draw one interval as a line on an axis from minus to plus ``limit``, for a table's row.
+
+    Args:
+        estimate: The interval; its ``x`` is not used. An end that is infinite is cut off at the edge.
+        limit: Ends of the axis.
+        marker: Place of another vertical line besides that at zero, such as a margin.
+    """
+    width, height = 240, 22
+
+    def across(value: float) -> float:
+        return width * (1 + max(-limit, min(limit, value)) / limit) / 2
+
+    def upright(value: float, kind: str) -> str:
+        return f'<line class="{kind}" x1="{across(value):.1f}" x2="{across(value):.1f}" y1="0" y2="{height}"/>'
+
+    ends = f'x1="{across(estimate.low):.1f}" x2="{across(estimate.high):.1f}" y1="11" y2="11"'
+    pieces = [
+        upright(0, "axis zero"),
+        *([upright(marker, "marker")] if marker is not None else []),
+        f'<line class="span" {ends}/>',
+        f'<circle class="value" cx="{across(estimate.value):.1f}" cy="11" r="4"/>',
+    ]
+    return _svg(width, height, pieces, estimate.title)
+
+
+def _svg(width: int, height: int, pieces: Sequence[str], label: str) -> Markup:
+    box = f"0 0 {width} {height}"
     return Markup(f'<svg class="chart" viewBox="{box}" role="img" aria-label="{_safe(label)}">{"".join(pieces)}</svg>')  # noqa: S704  (all texts are escaped)
 
 

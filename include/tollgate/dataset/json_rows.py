@@ -31,27 +31,43 @@ def line_rows(blocks: Iterable[bytes]) -> Iterator[tuple[int, object]]:
 
     Lines end at a line feed alone: JSON strings may hold U+2028, U+0085 and other line ends of Unicode.
     """
+    for number, text in whole_lines(blocks):
+        if isinstance(text, Unreadable):
+            yield number, text
+        else:
+            yield from rows_of(text.removesuffix(b"\n").split(b"\n"), number)
+
+
+def rows_of(lines: Iterable[bytes], first: int) -> Iterator[tuple[int, object]]:
+    """Each line's number, from the first one's on, and value; blank lines are none."""
+    for number, line in enumerate(lines, first):
+        try:
+            yield number, orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            if line.strip():
+                yield number, _unreadable(line, error)
+
+
+def whole_lines(blocks: Iterable[bytes]) -> Iterator[tuple[int, bytes | Unreadable]]:
+    """Blocks cut at the ends of lines: the first line's number, and its text with what follows or what is wrong."""
     number, rest, skipping = 1, b"", False
     for block in blocks:
-        *lines, rest = (rest + block).split(b"\n")
-        if lines and skipping:
-            del lines[0]
+        whole, end, rest = (rest + block).rpartition(b"\n")
+        text = whole + end
+        if text and skipping:
+            text = text[text.index(b"\n") + 1 :]
             number += 1
             skipping = False
-        for line in lines:
-            try:
-                yield number, orjson.loads(line)
-            except orjson.JSONDecodeError as error:
-                if line.strip():
-                    yield number, _unreadable(line, error)
-            number += 1
+        if text:
+            yield number, text
+            number += text.count(b"\n")
         if len(rest) > LONGEST_ROW and not skipping:
             yield number, Unreadable(f"longer than {LONGEST_ROW >> 20} MiB, expected a row")
             skipping = True
         if skipping:
             rest = b""
     if rest.strip():
-        yield number, _value(rest)
+        yield number, rest
 
 
 def _value(text: bytes) -> object:

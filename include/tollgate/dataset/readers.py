@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tollgate.dataset.batches import Batch, Unreadable, to_batches
 from tollgate.dataset.encodings import COMPRESSIONS, STRAY, detect_encoding, open_bytes, utf8_blocks
 from tollgate.dataset.json_rows import array_rows, is_array, line_rows
 from tollgate.dataset.layouts import DEFAULT_MAPPING, FieldMapping, RowError, to_example
+from tollgate.dataset.plain_lines import line_batches
 from tollgate.dataset.schema import Example, RowProblem
 from tollgate.dataset.table_rows import parquet_rows, text_rows
 from tollgate.errors import BadInputError, Problem
@@ -40,7 +42,16 @@ def read_batches(path: Path, mapping: FieldMapping | None = None, batch_rows: in
             or CP949, or its columns are of no known layout.
     """
     mapping = mapping or DEFAULT_MAPPING
-    yield from to_batches(_rows(path, mapping), mapping, batch_rows)
+    check_readable(path)
+    with _reading(path):
+        if mapping != DEFAULT_MAPPING or _format(path) in {".parquet", *_TABLES}:
+            yield from to_batches(_rows(path, mapping), mapping, batch_rows)
+            return
+        encoding = detect_encoding(path)
+        if is_array(utf8_blocks(path, encoding)):
+            yield from to_batches(array_rows(path, utf8_blocks(path, encoding)), mapping, batch_rows)
+        else:
+            yield from line_batches(utf8_blocks(path, encoding), batch_rows)
 
 
 def read(path: Path, mapping: FieldMapping | None = None) -> Iterator[tuple[int, Example | RowProblem]]:
@@ -90,7 +101,7 @@ def _rows(path: Path, mapping: FieldMapping) -> Iterator[tuple[int, object]]:
     """Each row's line and value, or why it can't be parsed."""
     check_readable(path)
     kind = _format(path)
-    try:
+    with _reading(path):
         if kind == ".parquet":
             yield from parquet_rows(path, mapping)
         elif kind in _TABLES:
@@ -98,6 +109,13 @@ def _rows(path: Path, mapping: FieldMapping) -> Iterator[tuple[int, object]]:
                 yield from text_rows(path, text, kind, mapping)
         else:
             yield from _json_rows(path, detect_encoding(path))
+
+
+@contextmanager
+def _reading(path: Path) -> Generator[None]:
+    """Say which file it was that could not be read."""
+    try:
+        yield
     except OSError as error:
         raise BadInputError("The source can't be read", [Problem(str(path), str(error), "a readable file")]) from error
 

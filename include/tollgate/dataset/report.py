@@ -41,15 +41,21 @@ def render(report: Values) -> str:
     Returns:
         An HTML document in UTF-8 with its style, charts and both languages inside.
     """
-    return _environment().get_template("report.html.j2").render(page=_page(report), words=words)
+    return page_environment().get_template("report.html.j2").render(page=_page(report), words=words)
 
 
 @cache
-def _environment() -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+def page_environment(package: str = "tollgate.dataset") -> Environment:
+    """Templates of a package's pages; all pages share this room's skeleton, style sheet and macros.
 
+    Args:
+        package: Where its folder ``templates`` lies.
+    """
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, select_autoescape
+
+    packages = dict.fromkeys((package, "tollgate.dataset"))
     return Environment(
-        loader=PackageLoader("tollgate.dataset", "templates"),
+        loader=ChoiceLoader([PackageLoader(one, "templates") for one in packages]),
         autoescape=select_autoescape(["html", "j2"], default_for_string=True, default=False),
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from rich.console import Console
 from rich.status import Status
 
 from tollgate.stack.airflow_api import AirflowApi
+from tollgate.training.progress import ProgressReader, RunProgress
 
 _MARKS = {
     "success": "[green]✓[/]",
@@ -79,9 +79,9 @@ class RunFollower:
 
 
 def _last_progress(path: Path) -> str | None:
-    try:
-        line = json.loads(path.read_text(encoding="utf-8").splitlines()[-1])
-    except (OSError, ValueError, IndexError):
+    progress = RunProgress(ProgressReader(path).read())
+    if progress.last is None:
         return None
-    loss = f", loss {line['loss']:.3f}" if "loss" in line else ""
-    return f"{line['percent']:.0f} % of {line['max_steps']} steps{loss}"
+    loss = progress.newest("loss")
+    said = "" if loss is None else f", loss {loss:.3f}"
+    return f"{progress.last.percent:.0f} % of {progress.last.max_steps} steps{said}"

@@ -19,7 +19,7 @@ from tollgate.errors import ServiceUnavailableError
 
 RATING_RIGHT = (5,)
 RATING_WRONG = (1, 2)
-CONCURRENCY = 24
+CONCURRENCY = 32
 
 
 class Question(BaseModel):

@@ -99,7 +99,7 @@ def evaluate_candidate(
     contestants: Contestants,
     server: str,
     max_tokens: int = 128,
-    concurrency: int = 16,
+    concurrency: int = 32,
 ) -> CandidateEvaluation:
     """Ask every contestant every case of the test part, and count.
 

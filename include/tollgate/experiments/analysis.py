@@ -9,40 +9,19 @@ import datetime as dt
 import secrets
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel
-from sqlalchemy import Float, Select, Subquery, case, cast, func, select, union, update
+from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from tollgate.errors import BadInputError, GateRefusedError, Problem
-from tollgate.experiments.decision import Action, Analysis, Arm, Decision
+from tollgate.experiments.decision import Action, Analysis, Decision
+from tollgate.experiments.looks import ARMS, examine
+from tollgate.experiments.observations import check_columns, load_observations
 from tollgate.experiments.plan import ExperimentPlan
-from tollgate.experiments.statistics import compare, sample_ratio
-from tollgate.store.tables import Assignment, Experiment, ExperimentResult, RegisteredModel, RequestLog
-
-ARMS = ("a", "b")
-"""The champion and the challenger."""
+from tollgate.store.tables import Experiment, ExperimentResult, RegisteredModel
 
 _SECONDS_A_DAY = 86_400
-
-
-@dataclass(frozen=True)
-class Observations:
-    """What the log says about an experiment.
-
-    Args:
-        means: Per arm, the mean rating of each user, shape (users,), in the order of the users' pseudonyms.
-        arms: Per arm, its counts.
-        foreign_ratings: Ratings of answers that another model than the arm's own gave.
-        crossed_users: Users seen in both arms; they are in neither ``means``.
-    """
-
-    means: dict[str, NDArray[np.float64]]
-    arms: dict[str, Arm]
-    foreign_ratings: int
-    crossed_users: int
 
 
 @dataclass(frozen=True)
@@ -88,6 +67,7 @@ def open_experiment(
         if session.get(RegisteredModel, model_id) is None:
             problem = Problem("model", str(model_id), "the id of a registered model version")
             raise BadInputError(f"Experiment {name} cannot start.", [problem])
+    check_columns(plan)
     values = {
         "experiment_name": name,
         "description": description,
@@ -120,91 +100,6 @@ def _check_same(experiment: Experiment, route: str, model_a_id: int, model_b_id:
         raise BadInputError("The experiment's name is taken.", [Problem(experiment.experiment_name, found, expected)])
 
 
-def load_observations(session: Session, experiment_id: int, minimum_ratings: int = 1) -> Observations:
-    """Read an experiment's users and ratings.
-
-    A rating counts for an arm only where the arm's own model gave the answer: after a failover the user rates another.
-
-    Args:
-        session: Of the caller's transaction.
-        experiment_id: In ``ab_experiments``.
-        minimum_ratings: Users with fewer do not count.
-    """
-    experiment = session.get_one(Experiment, experiment_id)
-    assigned = _assigned(experiment_id)
-    arms_of_user = func.count(assigned.c.variant)
-    crossed = select(assigned.c.user_hash).group_by(assigned.c.user_hash).having(arms_of_user > 1).subquery()
-    own_model = case(
-        (RequestLog.variant == "a", experiment.model_a_id), (RequestLog.variant == "b", experiment.model_b_id)
-    )
-    of_experiment = (RequestLog.experiment_id == experiment_id, RequestLog.variant.in_(ARMS))
-    mean = func.avg(cast(RequestLog.user_rating, Float))
-    ratings = (
-        select(RequestLog.variant, mean, func.count(RequestLog.user_rating))
-        .where(
-            *of_experiment,
-            RequestLog.model_id == own_model,
-            RequestLog.user_rating.is_not(None),
-            RequestLog.user_hash.not_in(select(crossed.c.user_hash)),
-        )
-        .group_by(RequestLog.variant, RequestLog.user_hash)
-        .having(func.count(RequestLog.user_rating) >= minimum_ratings)
-        .order_by(RequestLog.user_hash)
-    )
-    served = (
-        select(RequestLog.variant, func.count(), func.avg(RequestLog.response_time_ms))
-        .where(*of_experiment, RequestLog.model_id == own_model)
-        .group_by(RequestLog.variant)
-    )
-    foreign = select(func.count(RequestLog.user_rating)).where(
-        *of_experiment, RequestLog.model_id.is_distinct_from(own_model)
-    )
-    sizes = select(assigned.c.variant, func.count()).group_by(assigned.c.variant)
-    means, arms = _by_arm(session, ratings, served, sizes)
-    return Observations(
-        means=means,
-        arms=arms,
-        foreign_ratings=session.scalar(foreign) or 0,
-        crossed_users=session.scalar(select(func.count()).select_from(crossed)) or 0,
-    )
-
-
-def _assigned(experiment_id: int) -> Subquery:
-    """Users and their arms, from the assignments and, should one have been lost, from the log."""
-    return union(
-        select(Assignment.variant, Assignment.user_hash).where(
-            Assignment.experiment_id == experiment_id, Assignment.variant.in_(ARMS)
-        ),
-        select(RequestLog.variant, RequestLog.user_hash).where(
-            RequestLog.experiment_id == experiment_id, RequestLog.variant.in_(ARMS), RequestLog.user_hash.is_not(None)
-        ),
-    ).subquery()
-
-
-def _by_arm(
-    session: Session,
-    ratings: Select[str | None, float, int],
-    served: Select[str | None, int, float],
-    sizes: Select[str, int],
-) -> tuple[dict[str, NDArray[np.float64]], dict[str, Arm]]:
-    users = session.execute(ratings).tuples().all()
-    requests = {variant: (count, time) for variant, count, time in session.execute(served).tuples()}
-    assigned = dict(session.execute(sizes).tuples().all())
-    means, arms = {}, {}
-    for name in ARMS:
-        means[name] = np.array([mean for variant, mean, _ in users if variant == name], dtype=np.float64)
-        count, time = requests.get(name, (0, None))
-        arms[name] = Arm(
-            assigned=assigned.get(name, 0),
-            users=means[name].size,
-            ratings=sum(number for variant, _, number in users if variant == name),
-            mean=float(means[name].mean()) if means[name].size else None,
-            requests=count,
-            response_time_ms=time,
-        )
-    return means, arms
-
-
 def analyze(session: Session, experiment: Experiment, now: dt.datetime | None = None) -> Analysis:
     """Take one look: all figures of an experiment as the log has them now.
 
@@ -216,16 +111,40 @@ def analyze(session: Session, experiment: Experiment, now: dt.datetime | None = 
     plan = ExperimentPlan.model_validate(experiment.plan)
     seen = load_observations(session, experiment.id, plan.minimum_ratings_per_user)
     age = (now or dt.datetime.now(dt.UTC)) - experiment.start_date
-    enough = all(values.size >= 2 for values in seen.means.values())
-    return Analysis(
-        experiment_id=experiment.id,
-        arms=seen.arms,
-        comparison=compare(seen.means["a"], seen.means["b"], plan.alpha) if enough else None,
-        sample_ratio=sample_ratio({name: arm.assigned for name, arm in seen.arms.items()}, plan.split),
-        days=age.total_seconds() / _SECONDS_A_DAY,
-        foreign_ratings=seen.foreign_ratings,
-        crossed_users=seen.crossed_users,
+    earlier = [look for look, _ in looks_taken(session, experiment.id)]
+    return examine(plan, seen, experiment.id, age.total_seconds() / _SECONDS_A_DAY, earlier)
+
+
+def looks_taken(session: Session, experiment_id: int) -> list[tuple[int, float | None]]:
+    """The planned looks that are on record: which, and its boundary as a normal deviate."""
+    decision = ExperimentResult.details["decision"]
+    rows = session.execute(
+        select(decision["look"].as_integer(), decision["boundary"].as_float())
+        .where(ExperimentResult.experiment_id == experiment_id, ExperimentResult.variant == "b")
+        .where(decision["look"].as_integer().is_not(None))
+        .order_by(decision["look"].as_integer())
     )
+    return [(look, boundary) for look, boundary in rows.tuples()]
+
+
+def recorded(session: Session, experiment_id: int, look_id: str) -> tuple[Analysis, Decision] | None:
+    """What is on record of a look, if it was taken before."""
+    details = session.scalar(
+        select(ExperimentResult.details).where(
+            ExperimentResult.experiment_id == experiment_id,
+            ExperimentResult.look == look_id,
+            ExperimentResult.variant == "b",
+        )
+    )
+    if details is None:
+        return None
+    return Analysis.model_validate(details["analysis"]), Decision.model_validate(details["decision"])
+
+
+def last_look(session: Session, experiment_id: int) -> dt.datetime | None:
+    """When the newest look was taken."""
+    newest = select(func.max(ExperimentResult.calculated_at)).where(ExperimentResult.experiment_id == experiment_id)
+    return session.scalar(newest)
 
 
 def record_look(
@@ -246,12 +165,9 @@ def record_look(
     """
     rows = [_result(experiment, look_id, name, analysis, decision) for name in ARMS]
     session.execute(insert(ExperimentResult).values(rows).on_conflict_do_nothing(constraint="uq_ab_test_results_look"))
-    recorded = select(ExperimentResult.details).where(
-        ExperimentResult.experiment_id == experiment.id,
-        ExperimentResult.look == look_id,
-        ExperimentResult.variant == "b",
-    )
-    return Decision.model_validate(session.scalars(recorded).one()["decision"])
+    kept = recorded(session, experiment.id, look_id)
+    assert kept is not None
+    return kept[1]
 
 
 def _result(
@@ -307,6 +223,41 @@ def conclude(session: Session, experiment_id: int, decision: Decision, by: str) 
         return Conclusion(decision.action, changed=True)
     stands = session.scalars(select(Experiment.decision).where(Experiment.id == experiment_id)).one()
     return Conclusion(Action(stands) if stands else None, changed=False)
+
+
+def stop(session: Session, experiment_id: int, reason: str, by: str) -> bool:
+    """End a running experiment without a decision, by compare-and-set.
+
+    Args:
+        session: Of the caller's transaction.
+        experiment_id: In ``ab_experiments``.
+        reason: In words.
+        by: Who stopped it.
+
+    Returns:
+        False if it had ended before.
+    """
+    reasons = [{"en": f"Stopped by {by}: {reason}", "ko": f"{by} 중단: {reason}"}]
+    stopped = session.scalar(
+        update(Experiment)
+        .where(Experiment.id == experiment_id, Experiment.status == "running")
+        .values(status="stopped", decision_reasons=reasons, end_date=func.now())
+        .returning(Experiment.id)
+    )
+    return stopped is not None
+
+
+def find(session: Session, name: str) -> Experiment:
+    """The experiment of that name.
+
+    Raises:
+        BadInputError: There is none.
+    """
+    experiment = session.scalar(select(Experiment).where(Experiment.experiment_name == name))
+    if experiment is None:
+        problem = Problem("name", repr(name), "a name from tollgate experiment status")
+        raise BadInputError("There is no such experiment.", [problem])
+    return experiment
 
 
 class Standing(BaseModel):

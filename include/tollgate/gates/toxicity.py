@@ -81,7 +81,7 @@ _TRIGGERS = (
     "씨발 씨팔 씨벌 씨바 시발 시팔 시벌 쓰발 쓰팔 쓰벌 쒸발 ㅅㅂ ㅆㅂ ㅆㅃ 좆 좇 ㅈ같 존나 지랄 ㅈㄹ "
     "엿먹 병신 ㅂㅅ ㅄ 븅신 개새 개색 개쉐 개세 ㄱㅅ 개자 개년 개놈 새끼 미친 또라 돌대 대가 등신 머저 "
     "찐따 얼간 쓸모 멍청 쓰레 닥쳐 꺼져 느금 니애 니에 니엄 애비 애미 죽여 때려 찢어 칼로 뒤져 뒈져 뒤질 "
-    "죽어 한남 김치 된장 맘충 틀딱 급식 짱깨 쪽발 깜둥 똥꼬 흑형 장애 애자 조선 보지 걸레 창녀 "
+    "죽어 남충 치녀 장녀 맘충 틀딱 식충 짱깨 쪽발 깜둥 똥꼬 흑형 애년 지년 레년 창녀 "
 )
 
 
@@ -119,28 +119,36 @@ class Scorer:
     slope: float = 1.0
     centre: float = 0.0
 
-    @functools.cached_property
-    def _weights(self) -> npt.NDArray[np.int8]:
-        return np.column_stack([self.target.weights, self.likeness.weights])
-
     def raw(self, texts: pa.LargeStringArray) -> Scores:
         """Score of each text's worst passage (n,), in log odds before calibration."""
-        from tollgate.gates import toxicity_kernels as kernels
+        return _raw(texts, (self, self))[0]
 
-        terms = (
-            self.target.scale,
-            self.target.intercept,
-            self.likeness.scale,
-            self.likeness.intercept,
-            _UNLIKENESS_SLOPE,
-            _ALIKE,
-        )
-        return kernels.score(*buffers(texts), _classes(), self._weights, np.array(terms, np.float32))
+    def calibrated(self, raw: Scores) -> Scores:
+        """What raw scores (n,) are worth, 0 to 1: the logistic function of slope * (raw - centre)."""
+        exponent = np.clip(-self.slope * (raw - self.centre), -80, 80)
+        return (1 / (1 + np.exp(exponent))).astype(np.float32)
 
     def __call__(self, texts: pa.LargeStringArray) -> Scores:
-        """Calibrated score of each text (n,), 0 to 1: the logistic function of slope * (raw - centre)."""
-        exponent = np.clip(-self.slope * (self.raw(texts) - self.centre), -80, 80)
-        return (1 / (1 + np.exp(exponent))).astype(np.float32)
+        """Calibrated score of each text (n,), 0 to 1."""
+        return self.calibrated(self.raw(texts))
+
+
+def _raw(texts: pa.LargeStringArray, scorers: tuple[Scorer, Scorer]) -> Scores:
+    """Raw scores (2, n) of two scorers that know the same likeness: what a text's features are is found out once."""
+    from tollgate.gates import toxicity_kernels as kernels
+
+    scores = np.empty((len(scorers), len(texts)), np.float32)
+    kernels.score(*buffers(texts), _classes(), *_tables(scorers), scores)
+    return scores
+
+
+@functools.lru_cache(maxsize=4)
+def _tables(scorers: tuple[Scorer, Scorer]) -> tuple[npt.NDArray[np.int8], Scores]:
+    """Weights and terms of two scorers as the kernel takes them."""
+    parts = (*(one.target for one in scorers), scorers[0].likeness)
+    terms = [term for part in parts for term in (part.scale, part.intercept)]
+    weights = np.column_stack([part.weights for part in parts])
+    return weights, np.array([*terms, _UNLIKENESS_SLOPE, _ALIKE], np.float32)
 
 
 def score(text: str) -> float:
@@ -163,10 +171,7 @@ def score_column(texts: pa.Array | pa.ChunkedArray | list[str]) -> Scores:
         Scores (n,), 0 (clean) to 1; from 0.5 on a text counts as toxic.
     """
     column = text_column(texts)
-    scores = load("toxicity")(column)
-    for row in np.flatnonzero(_triggered(column)).tolist():
-        scores[row] = max(scores[row], lexicon_score(column[row].as_py()))
-    return scores
+    return _with_lexicon(load("toxicity")(column), column)
 
 
 def bias_column(texts: pa.Array | pa.ChunkedArray | list[str]) -> Scores:
@@ -179,6 +184,23 @@ def bias_column(texts: pa.Array | pa.ChunkedArray | list[str]) -> Scores:
         Scores (n,), 0 to 1; from 0.5 on a text counts as biased. Rougher than toxicity: a hint, not a verdict.
     """
     return load("bias")(text_column(texts))
+
+
+def score_columns(texts: pa.Array | pa.ChunkedArray | list[str]) -> tuple[Scores, Scores]:
+    """Toxicity and bias of many texts, as :func:`score_column` and :func:`bias_column` find them, in half the time."""
+    column, scorers = text_column(texts), (load("toxicity"), load("bias"))
+    toxic, biased = (scorer.calibrated(raw) for scorer, raw in zip(scorers, _raw(column, scorers), strict=True))
+    return _with_lexicon(toxic, column), biased
+
+
+def _with_lexicon(scores: Scores, column: pa.LargeStringArray) -> Scores:
+    """The greater of the scorer's score and the lexicon's, for each text."""
+    import pyarrow as pa
+
+    rows = np.flatnonzero(_triggered(column))
+    by_lexicon = [lexicon_score(text) for text in column.take(pa.array(rows)).to_pylist()]
+    scores[rows] = np.maximum(scores[rows], np.array(by_lexicon, np.float32))
+    return scores
 
 
 def lexicon_score(text: str) -> float:

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 BITS = 19
 """Bits of a feature's number."""
 
-TRIGGER_BITS = 16
+TRIGGER_BITS = 20
+"""Bits of a pair's number: with 16, one text in eight would be searched for a pair that only shares its number."""
 
 _NGRAM = 4
 _SHORT, _MIDDLE, _LONG = 8, 48, 160  # a passage ends, from so many characters on, at a line / sentence / word
@@ -114,25 +115,23 @@ def _word_features(codes: Codes, first: Integer, end: Integer, features: Codes) 
 
 
 @nb.njit(cache=True, parallel=True, nogil=True)
-def score(offsets: Whole, data: Bytes, classes: Bytes, weights: Weights, terms: Real) -> Real:
-    """Score every text by its worst passage.
+def score(offsets: Whole, data: Bytes, classes: Bytes, weights: Weights, terms: Real, result: Real) -> None:
+    """Score every text by its worst passage, for two targets at once.
 
-    A passage's two sums are its features' weights, over the root of the number of features, times a scale, plus an
-    intercept: what is looked for (t), and how far the passage is like the texts this was learned from (d). Its score
+    A passage's sums are its features' weights, over the root of the number of features, times a scale, plus an
+    intercept: for each target (t), and for how far the passage is like the texts this was learned from (d). Its score
     is t + slope * min(0, d - least).
 
     Args:
         offsets: Offsets of the texts (n + 1).
         data: Their bytes, valid UTF-8.
         classes: Class of each character, of :func:`~tollgate.gates.character_kernels.character_classes`.
-        weights: The two weights of each feature (2 to the power of :data:`BITS`, 2).
-        terms: Scale and intercept of t, scale and intercept of d, slope and least (6).
-
-    Returns:
-        For each text (n,) the greatest score of its passages; minus infinity for a text without words.
+        weights: The weights of each feature (2 to the power of :data:`BITS`, 3): the targets' and the likeness's.
+        terms: Scale and intercept of each of these, slope and least (8).
+        result: For each target and text (2, n) the greatest score of the text's passages is written here; minus
+            infinity for a text without words.
     """
     texts = len(offsets) - 1
-    result = np.empty(texts, np.float32)
     for block in nb.prange(_BLOCKS):
         first, last = block * texts // _BLOCKS, (block + 1) * texts // _BLOCKS
         longest = 0
@@ -142,13 +141,15 @@ def score(offsets: Whole, data: Bytes, classes: Bytes, weights: Weights, terms: 
         features = np.empty((longest + 2) * 2 * _NGRAM, np.int32)
         for text in range(first, last):
             count = _fold(codes, decode(data, offsets[text], offsets[text + 1], codes), classes)
-            result[text] = _worst_passage(codes, count, features, weights, terms)
-    return result
+            result[0, text], result[1, text] = _worst_passages(codes, count, features, weights, terms)
 
 
 @nb.njit(cache=True)
-def _worst_passage(codes: Codes, count: Integer, features: Codes, weights: Weights, terms: Real) -> float:
-    worst = -np.inf
+def _worst_passages(
+    codes: Codes, count: Integer, features: Codes, weights: Weights, terms: Real
+) -> tuple[float, float]:
+    """The greatest score among the passages of a text, for each target."""
+    first_worst = second_worst = -np.inf
     start: Integer = np.int64(0)
     while start < count:
         end = _passage_end(codes, start, count)
@@ -157,17 +158,18 @@ def _worst_passage(codes: Codes, count: Integer, features: Codes, weights: Weigh
             syllables += 0xAC00 <= code <= 0xD7A3
         if syllables >= _LEAST_SYLLABLES:
             found = _features(codes, start, end, features)
-            looked_for = np.int64(0)
-            likeness = np.int64(0)
+            first = second = likeness = np.int64(0)
             for feature in features[:found]:
-                looked_for += weights[feature, 0]
-                likeness += weights[feature, 1]
+                first += weights[feature, 0]
+                second += weights[feature, 1]
+                likeness += weights[feature, 2]
             root = np.sqrt(found)
-            total = terms[0] * looked_for / root + terms[1]
-            alike = terms[2] * likeness / root + terms[3]
-            worst = max(worst, total + terms[4] * min(0.0, alike - terms[5]))
+            alike = terms[4] * likeness / root + terms[5]
+            unlike = terms[6] * min(0.0, alike - terms[7])
+            first_worst = max(first_worst, terms[0] * first / root + terms[1] + unlike)
+            second_worst = max(second_worst, terms[2] * second / root + terms[3] + unlike)
         start = end + 1
-    return worst
+    return first_worst, second_worst
 
 
 @nb.njit(cache=True, nogil=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -18,6 +19,7 @@ from tollgate.errors import BadInputError, Problem
 from tollgate.registry import lifecycle, mlflow_projection, mlflow_run, mlflow_server
 from tollgate.registry.lifecycle import Verdict
 from tollgate.registry.mlflow_run import DatasetUse, JobRecord
+from tollgate.registry.model_card import CardFacts, write_card
 from tollgate.store.session import transaction
 from tollgate.store.tables import FinetuningJob, ModelEvaluation, RegisteredModel, TrainingDataset
 
@@ -105,6 +107,8 @@ def register_job(
         if verdict is not None:
             model = lifecycle.record_verdict(session, model.id, verdict, reasons)
         record = _record(session, job, model, evaluation)
+        facts = _card_facts(session, job, model, record)
+    write_card(record.model_folder, facts)
     client = connect()
     run_id = mlflow_run.log_job(record, client)
     uri = mlflow_projection.register(run_id, model, record.artifact, client)
@@ -154,6 +158,37 @@ def _record(session: Session, job: FinetuningJob, model: RegisteredModel, evalua
         verdict=model.verdict,
         reasons=model.verdict_reasons,
     )
+
+
+def _card_facts(session: Session, job: FinetuningJob, model: RegisteredModel, record: JobRecord) -> CardFacts:
+    dataset = None if job.dataset_id is None else session.get(TrainingDataset, job.dataset_id)
+    return CardFacts(
+        name=model.served_name,
+        base_model=Path(job.base_model).name,
+        job=job.job_name,
+        created_by=model.created_by,
+        parameters=record.parameters,
+        metrics=record.metrics,
+        dataset=None if dataset is None else f"{dataset.name}@{dataset.version}",
+        content_hash=None if dataset is None else dataset.content_hash,
+        rows=None if dataset is None else (dataset.train_samples, dataset.val_samples, dataset.test_samples),
+        verdict=record.verdict,
+        reasons=record.reasons,
+        reasons_ko=_korean_reasons(record),
+    )
+
+
+def _korean_reasons(record: JobRecord) -> list[str]:
+    """From the verdict's file among the evaluation's, if it speaks of this very verdict."""
+    if record.evaluation is None or not record.evaluation.is_dir():
+        return []
+    from tollgate.evaluation.verdict import Verdict as WrittenVerdict  # imports SciPy
+
+    try:
+        verdict = WrittenVerdict.model_validate_json((record.evaluation / "verdict.json").read_bytes())
+    except (OSError, ValidationError):
+        return []
+    return verdict.reasons_ko if verdict.outcome == record.verdict else []
 
 
 def _training_figures(folder: Path) -> dict[str, float]:

@@ -14,7 +14,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from tollgate.errors import GateRefusedError
-from tollgate.experiments.analysis import conclude, open_experiment
+from tollgate.experiments.analysis import conclude, open_experiment, stop
 from tollgate.experiments.decision import Action, Decision
 from tollgate.experiments.plan import ExperimentPlan
 from tollgate.registry import lifecycle
@@ -141,6 +141,28 @@ def settle(session: Session, experiment_id: int, decision: Decision, by: str) ->
         set_route(session, experiment.route, {challenger.id: 1.0}, by)
         return _release("promoted", experiment, challenger, champion)
     lifecycle.archive(session, challenger.id, by, why)
+    set_route(session, experiment.route, {champion.id: 1.0}, by)
+    return _release("rolled_back", experiment, challenger, champion)
+
+
+def stop_test(session: Session, experiment_id: int, reason: str, by: str) -> Release:
+    """End an experiment without a winner: the champion has the whole route again, the challenger is archived.
+
+    Where the experiment has ended before, nothing is changed.
+
+    Args:
+        session: The caller's transaction.
+        experiment_id: The experiment.
+        reason: In words; kept with the experiment and the version.
+        by: Who stopped it.
+    """
+    experiment = session.get_one(Experiment, experiment_id)
+    lifecycle.lock_model(session, experiment.route)
+    champion = lifecycle.get(session, experiment.model_a_id)
+    challenger = lifecycle.get(session, experiment.model_b_id)
+    if not stop(session, experiment_id, reason, by):
+        return _release("kept", experiment, challenger, champion)
+    lifecycle.archive(session, challenger.id, by, f"experiment {experiment.experiment_name} was stopped: {reason}")
     set_route(session, experiment.route, {champion.id: 1.0}, by)
     return _release("rolled_back", experiment, challenger, champion)
 

@@ -16,9 +16,13 @@ HEARTBEAT_TIMEOUT = 60
 """Seconds after which a killed worker's task counts as failed; Airflow's own 300 delay every retry."""
 
 
-def parallel_tasks() -> int:
-    """How many tasks may run at once: 4 to 8, as the machine's cores allow."""
-    return min(8, max(4, 2 * (os.cpu_count() or 1)))
+def parallel_tasks(devices: int = 0) -> int:
+    """How many tasks may run at once: 4 to 8, as the machine's cores allow, besides those that train or wait for a GPU.
+
+    Args:
+        devices: How many GPUs jobs may use; the pool ``gpu`` has two slots for each.
+    """
+    return min(8, max(4, 2 * (os.cpu_count() or 1))) + 2 * devices
 
 
 def airflow_environment(configuration: Settings, secrets: Secrets) -> dict[str, str]:
@@ -33,8 +37,8 @@ def airflow_environment(configuration: Settings, secrets: Secrets) -> dict[str, 
         "core": {
             "auth_manager": FAB,
             "executor": "LocalExecutor",
-            "parallelism": parallel_tasks(),
-            "max_active_tasks_per_dag": parallel_tasks(),
+            "parallelism": parallel_tasks(len(configuration.gpu_ids)),
+            "max_active_tasks_per_dag": parallel_tasks(len(configuration.gpu_ids)),
             "dags_folder": PROJECT / "dags",
             "plugins_folder": PROJECT / "plugins",
             "load_examples": False,

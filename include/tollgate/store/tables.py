@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any, ClassVar
 
-from sqlalchemy import ForeignKey, Index, MetaData, String, UniqueConstraint, func, text
+from sqlalchemy import BigInteger, ForeignKey, Identity, Index, Integer, MetaData, String, UniqueConstraint, func, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TIMESTAMP, Text
@@ -32,6 +32,7 @@ class Table(DeclarativeBase):
         list[Any]: JSONB,
         dt.datetime: TIMESTAMP(timezone=True),
         list[str]: ARRAY(String),
+        list[int]: ARRAY(Integer),
     }
 
 
@@ -308,5 +309,20 @@ class GpuLease(Table):
 
     device: Mapped[int] = mapped_column(primary_key=True)
     holder: Mapped[str] = mapped_column(String(500))
+    runtime: Mapped[str | None] = mapped_column(String(20))
     leased_at: Mapped[dt.datetime] = _now()
     renewed_at: Mapped[dt.datetime] = mapped_column(server_default=func.now(), onupdate=func.now())
+
+
+class GpuWaiter(Table):
+    """A place in the queue for devices; the smallest ticket is served first. ``seen_at`` is when it asked last."""
+
+    __tablename__ = "gpu_waiters"
+    __table_args__ = (UniqueConstraint("holder", name="uq_gpu_waiters_holder"),)
+
+    ticket: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    holder: Mapped[str] = mapped_column(String(500))
+    count: Mapped[int]
+    devices: Mapped[list[int]] = mapped_column(server_default=text("'{}'"))
+    asked_at: Mapped[dt.datetime] = _now()
+    seen_at: Mapped[dt.datetime] = _now()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -21,6 +21,8 @@ from tollgate.errors import BadInputError, Problem
 from tollgate.settings import Settings
 from tollgate.store.tables import FinetuningJob
 from tollgate.training.base_model import base_model_problems
+from tollgate.training.estimate import what_cannot_run
+from tollgate.training.resumption import inherit_checkpoint, resumption_problems
 from tollgate.training.spec import TrainingSpec, parse_spec
 
 FORM_FIELDS = frozenset(TrainingSpec.model_fields) - {
@@ -45,6 +47,7 @@ class TrainingRequest(BaseModel):
     base_model: Path | None = Field(None, description="Folder of the base model; empty: the one that vLLM serves.")
     hyperparameters: dict[str, Any] = Field({}, description="Fields of the training specification.")
     more_hyperparameters: str = Field("", description="Further fields of the specification, as a JSON object.")
+    resume_job: str | None = Field(None, description="Name of an earlier job that ended, to go on from its checkpoint.")
 
 
 class Job(BaseModel):
@@ -86,6 +89,7 @@ def create_job(
     created_by: str,
     settings: Settings,
     further_problems: Iterable[Problem] = (),
+    devices: int = 0,
 ) -> Job:
     """Check a request as a whole, write ``spec.json`` and the row, and return the job.
 
@@ -98,6 +102,7 @@ def create_job(
         created_by: Who asked.
         settings: Where things are.
         further_problems: What the caller found wrong with the rest of the request, to be told together.
+        devices: How many GPUs the job will have; 0: it trains on the CPU.
 
     Raises:
         BadInputError: Everything that is wrong with the request, at once.
@@ -105,16 +110,24 @@ def create_job(
     name = job_name(request.model_name, run_id)
     values, problems = merged_hyperparameters(request)
     problems += further_problems
+    problems += _set_processes(values, devices)
     version = _resolve(request.dataset, settings, problems)
     base_model = (request.base_model or settings.served_base_model).resolve()
-    problems += base_model_problems(base_model)
+    base_faults = base_model_problems(base_model)
+    problems += base_faults
     problems += _serving_problems(values, base_model, settings)
     folder = settings.jobs / name
     spec = _spec(name, values, base_model, version, folder, problems)
+    if spec is not None and version is not None:
+        problems += resumption_problems(session, spec, request.resume_job)
+        if not base_faults:
+            problems += what_cannot_run(spec, settings)
     if problems or spec is None or version is None:
         raise BadInputError("The job cannot start.", problems)
     row = _write_row(session, spec, record_version(session, version, created_by), created_by)
     _write_spec(spec)
+    if request.resume_job:
+        inherit_checkpoint(spec, request.resume_job)
     return Job(
         id=row.id,
         name=name,
@@ -158,6 +171,12 @@ def start_job(session: Session, job_id: int) -> None:
     job.status, job.start_time, job.end_time = "running", job.start_time or _now(), None
 
 
+def record_devices(session: Session, folder: Path, devices: Sequence[int]) -> None:
+    """Keep which GPUs the job of this folder has; a job that has no row is passed over."""
+    ids = ",".join(map(str, devices)) or None
+    session.execute(update(FinetuningJob).where(FinetuningJob.output_dir == str(folder)).values(gpu_ids=ids))
+
+
 def finish_job(session: Session, name: str, status: Literal["completed", "failed"]) -> None:
     """Mark a job as ended, now; a job that never came to be is passed over."""
     job = session.scalar(select(FinetuningJob).where(FinetuningJob.job_name == name))
@@ -196,6 +215,13 @@ def _resolve(reference: str, settings: Settings, problems: list[Problem]) -> Dat
         problems += error.problems or [Problem("dataset", reference, str(error))]
         return None
     return version
+
+
+def _set_processes(values: dict[str, Any], devices: int) -> list[Problem]:
+    """On GPUs one process trains on each; where the request does not say how many, write it down for the trainer."""
+    if devices and values.setdefault("processes", devices) != devices:
+        return [Problem("processes", repr(values["processes"])[:200], f"{devices}, one for each GPU of the job")]
+    return []
 
 
 def _serving_problems(values: dict[str, Any], base_model: Path, settings: Settings) -> list[Problem]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pydantic import ValidationError
+from sqlalchemy import select
 
 from tollgate.dataset.versions import resolve
 from tollgate.errors import BadInputError, GateRefusedError, Problem
@@ -25,8 +26,10 @@ from tollgate.serving import release
 from tollgate.serving.client import Prompt, VllmClient
 from tollgate.settings import settings
 from tollgate.store.session import transaction
+from tollgate.store.tables import FinetuningJob
 from tollgate.training.checkpoints import record_checkpoints
 from tollgate.training.jobs import Job, create_job, finish_job, parse_request, start_job
+from tollgate.training.leases import wish_problems
 
 PROBES = 3
 """Test questions that a version must answer with something before a route moves to it."""
@@ -52,10 +55,13 @@ def validate(params: Mapping[str, Any], hyperparameters: Sequence[str], run_id: 
             "base_model": params["base_model"] or None,
             "hyperparameters": chosen,
             "more_hyperparameters": params["more_hyperparameters"] or "",
+            "resume_job": params.get("resume_job") or None,
         }
     )
+    devices, problems = _devices(params)
+    problems += _plan_problems(params["experiment"])
     with transaction() as session:
-        job = create_job(session, request, run_id, by, settings(), _plan_problems(params["experiment"]))
+        job = create_job(session, request, run_id, by, settings(), problems, devices)
         start_job(session, job.id)
     return job.model_dump(mode="json")
 
@@ -174,9 +180,12 @@ def refuse(
 
 
 def fail_job(name: str) -> None:
-    """Mark a job as failed."""
+    """Mark a job as failed, and record the checkpoints that it left: a new run can go on from them."""
     with transaction() as session:
         finish_job(session, name, "failed")
+        job = session.scalar(select(FinetuningJob).where(FinetuningJob.job_name == name))
+        if job is not None:
+            record_checkpoints(session, job.id, Path(job.output_dir))
 
 
 def plan_of(fields: Mapping[str, Any]) -> ExperimentPlan:
@@ -194,6 +203,12 @@ def plan_of(fields: Mapping[str, Any]) -> ExperimentPlan:
             if detail["type"] != "default_factory_not_called"  # users_per_arm, for it follows from a wrong field
         ]
         raise BadInputError("The plan of the A/B test is not valid.", problems) from error
+
+
+def _devices(params: Mapping[str, Any]) -> tuple[int, list[Problem]]:
+    """How many GPUs the run will have, and what is wrong with those it asks for."""
+    configured, named, count = settings().gpu_ids, params.get("gpu_ids") or [], params.get("gpus") or 0
+    return len(named) or (count if configured else 0), wish_problems(count, named, configured)
 
 
 def _plan_problems(fields: Mapping[str, Any]) -> Sequence[Problem]:

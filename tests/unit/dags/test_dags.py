@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from airflow.sdk.exceptions import ParamValidationError
 
 from tollgate.settings import PROJECT
 
@@ -79,6 +81,26 @@ def test_training_takes_a_place_in_the_gpu_pool(dags):
     assert type(train).__name__ == "ContainerJobOperator"
 
 
+@pytest.mark.parametrize(("ids", "rendered"), [(None, "[]"), ([], "[]"), ([0, 3], "[0, 3]")])
+def test_certain_gpus_reach_the_operator(dags, ids, rendered):
+    train = copy.copy(dags["finetune"].get_task("train"))
+    train.template_fields = ("gpu_ids",)
+    train.render_template_fields({"params": {"gpu_ids": ids}})
+    assert train.gpu_ids == rendered
+
+
+@pytest.mark.parametrize(
+    ("ids", "is_taken"), [(None, True), ([0], True), ([1, 1], False), (["0"], False), ("0", False)]
+)
+def test_the_form_takes_a_list_of_device_ids(dags, ids, is_taken):
+    param = copy.deepcopy(dags["finetune"].params.get_param("gpu_ids"))
+    if is_taken:
+        assert param.resolve(ids) == ids
+    else:
+        with pytest.raises(ParamValidationError):
+            param.resolve(ids)
+
+
 def test_every_task_fails_at_once_on_bad_input_and_retries_a_service_that_is_down(dags):
     from airflow.sdk import RetryAction
 
@@ -109,6 +131,8 @@ def test_retrain_is_off_until_someone_turns_it_on_and_listens_to_new_versions(da
         ("dataset", "highway"),
         ("model_name", "../x"),
         ("threshold", 1.2),
+        ("resume_from", "checkpoint-0"),
+        ("resume_job", "../x"),
     ],
 )
 def test_the_form_refuses_what_can_never_be_right(dags, field, value):

@@ -18,7 +18,7 @@ def write_version(
     root: Path, name: str = "highway", test_questions: Sequence[str] = ("q0", "q1", "q2")
 ) -> DatasetVersion:
     """Questions are their own ids; the right answer to each is :data:`ANSWER`."""
-    parts = {"train": _rows(["t0"]), "validation": _rows(["v0"]), "test": _rows(test_questions)}
+    parts = {"train": _rows(["t0", "t1", "t2", "t3"]), "validation": _rows(["v0"]), "test": _rows(test_questions)}
     stage = {
         "stage": "ingest",
         "rows_in": 5,

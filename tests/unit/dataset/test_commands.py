@@ -93,7 +93,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_difference_in_numbers_and_samples(home: Path) -> None:
     found = _json(_run("diff", "calls@v1", "calls@latest", "--json"))
-    assert (found["unchanged"], found["added"], found["removed"], found["changed"]) == (3, 2, 1, 0)
+    assert (found["unchanged"], found["added"], found["removed"], found["changed"]) == (6, 2, 1, 0)
     assert [one["question"] for one in found["added_samples"]] == ["새 질문", "또 새 질문"]
     assert [one["question"] for one in found["removed_samples"]] == ["제 번호는 [전화번호]입니다"]
     shown = _run("diff", "calls@v1", "calls@v2")

@@ -14,12 +14,12 @@ from tollgate.errors import BadInputError, GateRefusedError
 from tollgate.experiments.analysis import (
     analyze,
     conclude,
-    load_observations,
     open_experiment,
     record_look,
     standings,
 )
 from tollgate.experiments.decision import Action, Decision, decide
+from tollgate.experiments.observations import load_observations
 from tollgate.experiments.plan import ExperimentPlan
 from tollgate.store.session import transaction
 from tollgate.store.tables import Assignment, Experiment, ExperimentResult, RegisteredModel, RequestLog
@@ -226,3 +226,61 @@ def test_standings_count_users_and_show_no_ratings(experiment: Experiment) -> No
         [standing] = standings(session)
     assert (standing.champion, standing.challenger) == ("highway-router@v1", "highway-router@v2")
     assert (standing.users, standing.planned, standing.status) == ({"a": 7, "b": 7}, 20, "running")
+
+
+def test_guardrails_are_read_from_the_log(postgres_url: str) -> None:
+    guardrails = [
+        {"metric": name, "margin": 0.01}
+        for name in ("error_share", "empty_share", "success", "response_time_ms", "response_time_p95_ms")
+    ]
+    plan = ExperimentPlan(users_per_arm=20, guardrails=guardrails)
+    with transaction() as session:
+        for version in (1, 2):
+            session.add(RegisteredModel(model_name=ROUTE, version=version, base_model="base", model_path="/models"))
+        session.flush()
+        opened = open_experiment(session, ROUTE, 1, 2, plan, "guarded", "operator")
+        log(session, opened, "b", "u1", 5, response="good", response_time_ms=100)
+        log(session, opened, "b", "u1", None, response="  ", response_time_ms=300)
+        log(session, opened, "b", "u2", None, status_code=502)
+        log(session, opened, "b", "u2", None, model_id=1, response="by another model")
+        log(session, opened, "b", "u2", None, status_code=499)
+        log(session, opened, "b", "u3", None, completion_tokens=0)
+    with transaction() as session:
+        seen = load_observations(session, opened.id)
+    means = {name: arms["b"].tolist() for name, arms in seen.guardrail_means.items()}
+    assert means["error_share"] == [0, 1, 0], "a failover is an error of the arm, a client that hangs up is none"
+    assert means["empty_share"] == [0.5, 1]
+    assert means["success"] == [0.5, 0, 0]
+    assert means["response_time_ms"] == [200, 10]
+    requests = seen.guardrail_requests["response_time_p95_ms"]["b"]
+    assert sorted(requests.values.tolist()) == [10, 100, 300]
+    assert len(set(requests.users.tolist())) == 2
+    assert seen.arms["b"].served == 3
+
+
+def test_history_is_what_users_rated_before_on_the_route(postgres_url: str) -> None:
+    plan = ExperimentPlan(users_per_arm=20, adjust_for_history=True)
+    with transaction() as session:
+        for version in (1, 2):
+            session.add(RegisteredModel(model_name=ROUTE, version=version, base_model="base", model_path="/models"))
+        session.flush()
+        opened = open_experiment(session, ROUTE, 1, 2, plan, "adjusted", "operator")
+        log(session, opened, "a", "u1", 5)
+        log(session, opened, "a", "u2", 4)
+        before = {"route": ROUTE, "model_id": 1, "status_code": 200, "response_time_ms": 1.0}
+        for number, rating in enumerate((1, 2)):
+            then = opened.start_date - dt.timedelta(days=1)
+            session.add(
+                RequestLog(request_id=f"old{number}", user_hash="u1", user_rating=rating, created_at=then, **before)
+            )
+    with transaction() as session:
+        seen = load_observations(session, opened.id)
+    assert seen.history is not None
+    assert seen.history["a"][0] == 1.5
+    assert np.isnan(seen.history["a"][1])
+
+
+def test_a_metric_that_the_log_does_not_have_is_refused(experiment: Experiment) -> None:
+    plan = ExperimentPlan(metric="clicks", minimum_effect=1, guardrails=[{"metric": "taste_p95_ms", "margin": 1}])
+    with pytest.raises(BadInputError, match=r"metric: found clicks.*\n.*guardrails\[0\]"), transaction() as session:
+        open_experiment(session, "another", 1, 2, plan, "other", "operator")

@@ -70,3 +70,32 @@ def test_a_plan_computes_its_size_unless_told() -> None:
 def test_a_plan_that_makes_no_sense_is_refused(wrong: dict) -> None:
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         ExperimentPlan(**wrong)
+
+
+def test_several_looks_take_a_few_more_users() -> None:
+    one, many = ExperimentPlan(), ExperimentPlan(looks=30)
+    assert one.users_per_arm < many.users_per_arm <= 1.06 * one.users_per_arm
+    assert one.level(1) == one.alpha
+    assert many.level(30, range(1, 30)) < many.alpha
+
+
+def test_a_look_is_due_once_its_users_are_there() -> None:
+    plan = ExperimentPlan(users_per_arm=100, looks=5)
+    assert [plan.due_look(users, []) for users in (0, 19, 20, 59, 100, 150)] == [None, None, 1, 2, 5, 5]
+    assert plan.due_look(59, [2]) is None
+    assert plan.due_look(85, [1, 2]) == 4, "looks that were missed are left out"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"metric": "success", "minimum_effect": 0.05}, "standard_deviation"),
+        ({"minimum_effect": 5}, "minimum_effect"),
+        ({"metric": "a b"}, "metric"),
+        ({"looks": 0}, "looks"),
+        ({"guardrails": [{"metric": "x", "margin": 1}]}, "better"),
+    ],
+)
+def test_metrics_and_looks_that_make_no_sense_are_refused(wrong: dict, named: str) -> None:
+    with pytest.raises(ValidationError, match=named):
+        ExperimentPlan(**wrong)

@@ -76,6 +76,21 @@ def test_a_column_scores_as_its_texts_do() -> None:
     assert toxicity.score_column([]).tolist() == []
 
 
+def test_both_scores_at_once_are_those_of_each() -> None:
+    texts = [INSULT, "", CLEAN * 20, "한남충", "개\n새끼", "여자들이 뭐 어쨌다고"]
+    toxic, biased = toxicity.score_columns(texts)
+    assert toxic.tolist() == toxicity.score_column(texts).tolist()
+    assert biased.tolist() == toxicity.bias_column(texts).tolist()
+
+
+def test_every_slur_is_met_in_a_column() -> None:
+    slurs = "한남충 김치녀 된장녀 맘충 틀딱 급식충 짱깨 쪽발이 깜둥이 똥꼬충 흑형충 장애년 보지년 걸레년 창녀"
+    texts = [*slurs.split(), "조선족 새끼", "애자새끼", "개자식", "니 엄마 년", "돌대가리", "인간 쓰레기"]
+    by_lexicon = [toxicity.lexicon_score(text) for text in texts]
+    assert min(by_lexicon) >= 0.7
+    assert (toxicity.score_column(texts) >= np.array(by_lexicon, np.float32)).all()
+
+
 def test_signs_alone_are_not_toxic() -> None:
     assert toxicity.score(":::ㅋㅠ?.ㅎㅋ!ㅇ,ㅇ?~:") == 0
 

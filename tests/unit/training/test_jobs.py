@@ -143,6 +143,24 @@ def test_an_adapter_needs_the_base_that_is_served(configuration: Settings, tmp_p
     assert (full.method, full.base_model) == ("full", other)
 
 
+def test_a_job_that_cannot_fit_is_refused_with_settings_that_do(configuration: Settings) -> None:
+    small = configuration.model_copy(update={"job_memory": "760m"})
+    with pytest.raises(BadInputError) as refused:
+        create(small, hyperparameters={"batch_size": 1024})
+    [problem] = refused.value.problems
+    assert problem.where == "memory"
+    assert "batch_size=" in problem.expected
+    assert rows() == []
+    told = small.model_copy(update={"memory_check": "warn"})
+    assert create(told, hyperparameters={"batch_size": 1024}).method == "lora"
+
+
+def test_what_base_and_rows_cannot_bear_is_told_with_the_rest(configuration: Settings) -> None:
+    """The base's layers are 16 wide and the dataset has one row to train on."""
+    asked = {"method": "qlora", "early_stopping_patience": 1, "eval_steps": 4, "lora_rank": 33}
+    assert problems(configuration, hyperparameters=asked) == {"method": "'qlora'", "eval_steps": "4", "lora_rank": "33"}
+
+
 def test_a_request_of_the_wrong_form_names_its_fields() -> None:
     with pytest.raises(BadInputError) as refused:
         jobs.parse_request({"model_name": "../x", "datasets": "highway@v1"})
@@ -169,6 +187,31 @@ def test_a_job_starts_once_and_ends_once(configuration: Settings) -> None:
     again = after("start")
     assert (again.status, again.end_time) == ("running", None)
     assert after("failed").status == "failed"
+
+
+def test_on_gpus_one_process_trains_on_each(configuration: Settings) -> None:
+    def processes(devices: int, **hyperparameters: Any) -> int:
+        with transaction() as session:
+            asked = request(hyperparameters=hyperparameters)
+            job = jobs.create_job(session, asked, "run", "kim", configuration, devices=devices)
+        return parse_spec(json.loads((job.folder / "spec.json").read_text())).processes
+
+    assert processes(0) == processes(1) == 1
+    assert processes(0, processes=3) == 3, "on the CPU as many as one likes"
+    assert processes(4) == processes(4, processes=4, distribution="fsdp") == 4
+    with pytest.raises(BadInputError, match="processes: found 3, expected 2, one for each GPU of the job"):
+        processes(2, processes=3)
+
+
+def test_the_row_names_the_devices(configuration: Settings) -> None:
+    job = create(configuration)
+    for devices, expected in (([0, 3], "0,3"), ([], None)):
+        with transaction() as session:
+            jobs.record_devices(session, job.folder, devices)
+        assert rows()[0].gpu_ids == expected
+    with transaction() as session:
+        jobs.record_devices(session, job.folder.with_name("unknown"), [1])
+    assert rows()[0].gpu_ids is None
 
 
 def test_a_job_that_never_came_to_be_is_passed_over() -> None:

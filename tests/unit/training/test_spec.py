@@ -36,3 +36,34 @@ def test_every_wrong_field_is_named_at_once_with_what_was_found() -> None:
 def test_paths_mean_the_same_in_every_container(field: str) -> None:
     with pytest.raises(BadInputError, match=f"{field} must be an absolute path"):
         parse_spec({**VALUES, field: "models/base"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "told"),
+    [
+        ({"method": "qlora", "distribution": "zero3", "processes": 2}, "distribution", "choose ddp or zero2"),
+        ({"method": "qlora", "distribution": "fsdp", "processes": 2}, "distribution", "stay whole"),
+        ({"distribution": "fsdp"}, "processes", "fsdp shares the work of 2 or more processes"),
+        ({"distribution": "ddp", "processes": 1}, "processes", "with 1 the distribution is none"),
+        ({"processes": 0}, "processes", "greater than or equal to 1"),
+    ],
+)
+def test_a_distribution_that_cannot_work_is_refused_in_words(changes: dict[str, Any], field: str, told: str) -> None:
+    with pytest.raises(BadInputError, match=told) as refused:
+        parse_spec({**VALUES, **changes})
+    assert [problem.where for problem in refused.value.problems] == [field]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"method": "qlora", "distribution": "zero2"},
+        {"method": "qlora", "distribution": "ddp"},
+        {"method": "full", "distribution": "zero3"},
+        {"method": "lora", "distribution": "fsdp"},
+        {"method": "lora", "distribution": "none"},
+    ],
+)
+def test_every_process_adds_its_rows_to_a_step(changes: dict[str, Any]) -> None:
+    spec = parse_spec({**VALUES, **changes, "processes": 2, "batch_size": 4, "gradient_accumulation": 3})
+    assert spec.rows_per_step == 24

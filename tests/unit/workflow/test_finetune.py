@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 from tests.unit.serving.fake_vllm import FakeVllm, write_adapter
+from tests.unit.training.example_checkpoint import write_checkpoint
 
 from tollgate.errors import BadInputError, GateRefusedError
 from tollgate.registry import lifecycle
@@ -16,6 +17,7 @@ from tollgate.serving import rollout
 from tollgate.settings import settings
 from tollgate.store.session import transaction
 from tollgate.store.tables import Experiment, FinetuningJob, ModelEvaluation, RegisteredModel
+from tollgate.training.checkpoints import checkpoints_of
 from tollgate.workflow import finetune
 
 PARAMS: dict[str, Any] = {
@@ -71,6 +73,23 @@ def history() -> list[tuple[str, str, str]]:
 
 
 @pytest.mark.usefixtures("server")
+def test_gpus_are_checked_before_anything_starts_and_each_gets_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOLLGATE_GPU_IDS", "[0, 1]")
+    settings.cache_clear()
+    with pytest.raises(BadInputError, match=r"gpu_ids: found \[2\], expected configured devices: \[0, 1\]"):
+        validate(gpu_ids=[1, 2])
+    with pytest.raises(BadInputError, match="gpus: found 3, expected 0 to 2"):
+        validate(gpus=3)
+
+    def processes(**changes: Any) -> int:
+        spec = Path(validate(**changes)["folder"]) / "spec.json"
+        return int(json.loads(spec.read_text())["processes"])
+
+    assert processes(gpus=2) == processes(gpus=1, gpu_ids=[1, 0]) == 2
+    assert processes(gpus=1) == processes(gpus=0) == 1
+
+
+@pytest.mark.usefixtures("server")
 def test_a_valid_request_is_a_running_job_however_often_it_is_asked() -> None:
     job = validate()
     assert validate() == job
@@ -82,6 +101,20 @@ def test_a_valid_request_is_a_running_job_however_often_it_is_asked() -> None:
     finetune.fail_job(job["name"])
     with transaction() as session:
         assert session.scalars(select(FinetuningJob.status)).one() == "failed"
+
+
+@pytest.mark.usefixtures("server")
+def test_a_run_goes_on_from_a_stopped_job_by_its_parameters() -> None:
+    first = validate()
+    write_checkpoint(Path(first["folder"]) / "checkpoints", 10)
+    write_checkpoint(Path(first["folder"]) / "checkpoints", 20)
+    finetune.fail_job(first["name"])
+    with transaction() as session:
+        assert [row.name for row in checkpoints_of(session, first["id"])] == ["checkpoint-10", "checkpoint-20"]
+    params = PARAMS | {"resume_job": first["name"], "resume_from": "checkpoint-10"}
+    second = finetune.validate(params, ["lora_rank", "epochs", "resume_from"], "run 2", "kim")
+    assert (Path(second["folder"]) / "inherited" / "checkpoint-10").is_dir()
+    assert json.loads((Path(second["folder"]) / "spec.json").read_text())["resume_from"] == "checkpoint-10"
 
 
 @pytest.mark.usefixtures("server")

@@ -18,6 +18,7 @@ from tollgate.gates.steps.previews import SAMPLES, preview
 if TYPE_CHECKING:
     import numpy.typing as npt
     import polars as pl
+    import pyarrow as pa
 
 REASONS = ("low_quality", "toxic", "biased")
 """Why a row may go; one with several reasons counts for the first of those that rows are dropped for."""
@@ -73,11 +74,16 @@ def _scores(workdir: Path, places: npt.NDArray[np.int64], settings: GateSettings
         spoken = ~turns.of("system")
         texts = turns.content.filter(pa.array(spoken))
         starts = np.flatnonzero(np.diff(turns.row[spoken], prepend=-1))
-        found["toxicity"].append(np.maximum.reduceat(toxicity.score_column(texts), starts))
-        biased = np.zeros(len(texts), np.float32) if settings.bias == "off" else toxicity.bias_column(texts)
-        found["bias"].append(np.maximum.reduceat(biased, starts))
+        for name, scores in zip(found, _scores_of(texts, settings), strict=True):
+            found[name].append(np.maximum.reduceat(scores, starts))
     none = np.empty(0, np.float32)
     return pl.DataFrame({name: np.concatenate([none, *scores]) for name, scores in found.items()})
+
+
+def _scores_of(texts: pa.LargeStringArray, settings: GateSettings) -> tuple[toxicity.Scores, toxicity.Scores]:
+    if settings.bias == "off":
+        return toxicity.score_column(texts), np.zeros(len(texts), np.float32)
+    return toxicity.score_columns(texts)
 
 
 def _parts(rows: pl.DataFrame) -> pl.DataFrame:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import polars
 import pytest
+from tests.unit.containers.trainer.trainings import ForkServer
 
-from tollgate.settings import PROJECT, settings
+from tollgate.settings import PROJECT
 
 MAKE_BASE = """
 import sys
@@ -38,14 +40,6 @@ tokenizer.save_pretrained(sys.argv[1])
 
 
 @pytest.fixture(scope="session")
-def ml_python() -> Path:
-    path = settings().ml_python
-    if not path.exists():
-        pytest.skip(f"{path} is not there; make it with: make setup")
-    return path
-
-
-@pytest.fixture(scope="session")
 def base_model(ml_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "random-base"
     subprocess.run([ml_python, "-c", MAKE_BASE, folder], check=True, timeout=300)
@@ -66,6 +60,13 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ]
         polars.DataFrame({"messages": messages}).write_parquet(folder / f"{part}.parquet")
     return folder
+
+
+@pytest.fixture(scope="session")
+def trainings(ml_python: Path) -> Iterator[ForkServer]:
+    server = ForkServer(ml_python)
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")

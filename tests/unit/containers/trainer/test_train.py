@@ -12,11 +12,16 @@ from typing import Any
 
 import pytest
 
+from tollgate.settings import PROJECT
+
+PATHS = os.pathsep.join(str(PROJECT / name) for name in ("include", "containers"))
+"""This checkout's code, whichever one the environment was made for."""
+
 
 @pytest.fixture
 def run(ml_python: Path, trainer_entry: Path):
     def start(folder: Path) -> subprocess.Popen[str]:
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "PYTHONPATH": PATHS, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
         command = [str(ml_python), str(trainer_entry), str(folder)]
         return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
@@ -89,6 +94,18 @@ def test_a_stopped_run_goes_on_where_it_was_and_ends_like_an_uninterrupted_one(t
     losses = {line["step"]: line["loss"] for line in lines(whole) if "loss" in line}
     resumed = {line["step"]: line["loss"] for line in lines(stopped) if "loss" in line}
     assert resumed == losses
+
+
+def test_a_stop_before_the_first_step_ends_at_once_and_leaves_no_error(tmp_path, run, base_model, dataset):
+    folder = write_spec(tmp_path / "job", base_model, dataset)
+    process = run(folder)
+    assert process.stdout.readline() == "Preparing.\n"
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 10, output
+    assert "nothing new to save" in output
+    assert not (folder / "error.json").exists()
+    assert not (folder / "progress.jsonl").exists()
 
 
 @pytest.mark.parametrize(

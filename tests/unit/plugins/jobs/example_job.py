@@ -59,6 +59,16 @@ def ignore_sigterm(folder: Path) -> int:
     return wait_for_go(folder)
 
 
+def report_progress(folder: Path) -> int:
+    """Say one line of progress, write two as a trainer does, and succeed."""
+    print("step 1/2 (50 %), loss 1.0000")
+    with (folder / "progress.jsonl").open("a", encoding="utf-8") as progress:
+        for step in (1, 2):
+            line = {"step": step, "max_steps": 2, "percent": 50.0 * step, "loss": 1.0 / step, "phase": "training"}
+            progress.write(json.dumps(line) + "\n")
+    return wait_for_go(folder)
+
+
 def crash(folder: Path) -> int:
     report = {"kind": "disk_full", "message": "no space left", "advice": "delete old checkpoints"}
     (folder / "error.json").write_text(json.dumps(report), encoding="utf-8")
@@ -97,6 +107,7 @@ MODES = {
     "succeed": succeed,
     "wait": wait_for_go,
     "stubborn": ignore_sigterm,
+    "report": report_progress,
     "crash": crash,
     "refuse": refuse,
     "eat_memory": eat_memory,

@@ -64,10 +64,15 @@ class FileStore:
     def set(self, key: str, value: Any) -> None:
         if key == self.die_when_setting:
             os.kill(os.getpid(), signal.SIGKILL)
-        self.path.write_text(json.dumps({**self._read(), key: value}))
+        self._write({**self._read(), key: value})
 
     def delete(self, key: str) -> None:
-        self.path.write_text(json.dumps({name: value for name, value in self._read().items() if name != key}))
+        self._write({name: value for name, value in self._read().items() if name != key})
+
+    def _write(self, values: dict[str, Any]) -> None:
+        partial = self.path.with_suffix(".partial")  # the test reads while a worker writes
+        partial.write_text(json.dumps(values))
+        partial.replace(self.path)
 
 
 class WatchedOperator(ContainerJobOperator):
@@ -225,6 +230,46 @@ class JobContract:
         assert "작업 시작, 번호 1" in lines
         assert "100 %" in lines
         assert lines.count("last line without a newline") == 1
+
+    def test_progress_stands_in_log_and_store_while_the_job_runs(self, task: MakeTask) -> None:
+        road = task("report")
+        worker = road.start_worker()
+        wait_until(lambda: road.store.get("progress") is not None)
+        road.wait_until_job_waits()
+        assert road.store.get("job_id") is not None, "still running"
+        assert road.store.get("progress") == {
+            "step": 2,
+            "max_steps": 2,
+            "percent": 100.0,
+            "phase": "training",
+            "loss": 0.5,
+        }
+        road.let_job_go()
+        road.outcome_of(worker)
+        assert "<svg" in (road.folder / "losses.svg").read_text()
+
+    def test_a_cleared_job_begins_its_progress_anew(self, task: MakeTask) -> None:
+        road = task("report")
+        road.let_job_go()
+        road.run()
+        (road.folder / "mlflow.json").write_text("{}")
+        road.run()
+        (earlier,) = (road.folder / "earlier").iterdir()
+        kept = {path.name for path in earlier.iterdir()}
+        assert {"progress.jsonl", "losses.svg", "mlflow.json"} <= kept
+        assert len((road.folder / "progress.jsonl").read_text().splitlines()) == 2
+        assert not (road.folder / "mlflow.json").exists()
+
+    def test_progress_is_in_the_log_once(self, task: MakeTask, monkeypatch: pytest.MonkeyPatch) -> None:
+        road, log = task("report"), Mock()
+        monkeypatch.setattr(ContainerJobOperator, "log", log)
+        road.let_job_go()
+        road.run()
+        lines = [call.args[1] for call in log.info.call_args_list if call.args[0] == "%s"]
+        assert [line for line in lines if line.startswith("step")] == [
+            "step 1/2 (50 %), loss 1.0000",
+            "step 2/2 (100 %), loss 0.5000",
+        ]
 
     def test_bad_exit_tells_code_report_and_last_lines(self, task: MakeTask, runtime: Runtime) -> None:
         road = task("crash")

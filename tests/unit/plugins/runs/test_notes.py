@@ -11,7 +11,7 @@ import pytest
 from tests.unit.stack.conftest import free_port
 from tests.unit.stack.fake_airflow import PASSWORD, FakeAirflow
 
-from runs.notes import note_failure, note_version, write_note
+from runs.notes import note_failure, note_verdict, note_version, write_note
 from tollgate.errors import BadInputError, Problem
 from tollgate.settings import settings
 
@@ -56,8 +56,19 @@ def test_a_note_says_which_version_came_of_it_and_where_its_report_is(
     note_version(context(), version)
     ((_, written),) = airflow.written("PATCH")
     assert written["note"] == (
-        f"**calls@v3** {state}: 4,700 of 4,952 rows kept.\n\nReport · 보고서: `/data/calls/v3/report.html`"
+        f"**calls@v3** {state}: 4,700 of 4,952 rows kept. [Report · 보고서](/tollgate/datasets/calls/v3)\n\n"
+        "`/data/calls/v3`"
     )
+
+
+def test_a_note_says_what_the_gate_said_and_where_the_losses_are(airflow: FakeAirflow, tmp_path: Path) -> None:
+    verdict = {"outcome": "pass", "reasons": ["Accuracy 0.97.", "Better than before."]}
+    note_verdict(context(), verdict, tmp_path)
+    (tmp_path / "losses.svg").write_text("<svg/>")
+    note_verdict(context(), verdict, tmp_path)
+    without, with_picture = [written["note"] for _, written in airflow.written("PATCH")]
+    assert without == "**pass**: Accuracy 0.97. Better than before."
+    assert with_picture == f"{without}\n\nLosses · 손실: `{tmp_path}/losses.svg`"
 
 
 @pytest.mark.parametrize("refusal", [(404, "no such run"), (500, "broken"), (200, "<html>")])

@@ -1,0 +1,77 @@
+"""A merged model answers what base and adapter answer together, and stands alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from tests.unit.containers.trainer.trainings import ForkServer, said, write_spec
+
+from tollgate.settings import PROJECT
+
+COMPARE = """
+import json, sys
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+base, adapter, merged = sys.argv[1:]
+torch.manual_seed(0)
+tokens = torch.randint(0, 250, (4, 40))
+plain = AutoModelForCausalLM.from_pretrained(base, dtype="auto")
+with torch.no_grad():
+    before = plain(tokens).logits
+    adapted = PeftModel.from_pretrained(plain, adapter)(tokens).logits
+    model = AutoModelForCausalLM.from_pretrained(merged, dtype="auto")
+    after = model(tokens).logits
+chat = AutoTokenizer.from_pretrained(merged).apply_chat_template(
+    [{"role": "user", "content": "?"}], add_generation_prompt=True, tokenize=False)
+print(json.dumps({"changed": (adapted - before).abs().max().item(), "differs": (after - adapted).abs().max().item(),
+    "type": str(model.dtype), "linear": type(model.model.layers[0].mlp.up_proj).__name__, "chat": chat}))
+"""
+
+
+def run_merge(ml_python: Path, *arguments: Path) -> subprocess.CompletedProcess[str]:
+    script = PROJECT / "containers" / "trainer" / "merge.py"
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT / "include"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    command = [str(argument) for argument in (ml_python, script, *arguments)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora"])
+def test_merged_weights_answer_like_base_and_adapter(
+    tmp_path: Path, trainings: ForkServer, ml_python: Path, base_model: Path, dataset: Path, method: str
+) -> None:
+    folder = write_spec(tmp_path / "job", base_model, dataset, method=method, learning_rate=1e-2)
+    assert trainings.run(folder) == 0, said(folder)
+    merged = tmp_path / "models" / "merged"
+    merged.mkdir(parents=True)
+    (merged / "old").touch()
+    done = run_merge(ml_python, folder, merged)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in merged.parent.iterdir()] == ["merged"]
+    assert not (merged / "old").exists()
+    assert list(merged.glob("*.safetensors"))
+    command = [str(ml_python), "-c", COMPARE, str(base_model), str(folder / "adapter"), str(merged)]
+    figures = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+    assert figures["changed"] > 0.05, "the adapter must say something, or the comparison says nothing"
+    assert figures["differs"] < 1e-4
+    assert figures["linear"] == "Linear"
+    assert figures["type"] == "torch." + json.loads((base_model / "config.json").read_text())["dtype"]
+    assert figures["chat"] == "<|im_start|>user\n?<|im_end|>\n<|im_start|>assistant\n"
+    assert (merged / "tokenizer.json").read_bytes() == (base_model / "tokenizer.json").read_bytes()
+
+
+def test_a_job_without_an_adapter_is_refused_in_words(
+    tmp_path: Path, ml_python: Path, base_model: Path, dataset: Path
+) -> None:
+    folder = write_spec(tmp_path / "job", base_model, dataset)
+    refused = run_merge(ml_python, folder)
+    assert refused.returncode == 2
+    assert f"job: found {folder / 'adapter'}" in refused.stderr
+    assert not (folder / "merged").exists()
+    full = write_spec(tmp_path / "full", base_model, dataset, method="full")
+    assert "a full training leaves a whole model already" in run_merge(ml_python, full).stderr
