@@ -1,8 +1,9 @@
 """Names of persons in Korean text, found by a small model trained on KLUE-NER; see ``models/names/NOTICE``.
 
-The model is a linear-chain conditional random field over characters with hashed features, compiled; see
-:mod:`tollgate.gates.names_kernels`. It reads whole columns without a Python string per row. Words of a list of
-ordinary words that look like names (이용자, 임대인, 고속도) are never names.
+A cheap scan leaves over the words that may be part of a name; a linear-chain conditional random field over characters
+with hashed features reads those. Both are compiled (:mod:`tollgate.gates.names_scan_kernels` and
+:mod:`tollgate.gates.names_kernels`) and read whole columns without a Python string per row. Words of a list of ordinary
+words that look like names (이용자, 임대인, 고속도) are never names.
 
 The accurate mode adds what the morphological analyser kiwipiepy says of each character and is some hundred times
 slower. kiwipiepy is no requirement of the project; who asks for the accurate mode without it is told so.
@@ -105,6 +106,8 @@ class Tagger:
     """A trained model, ready to run.
 
     Attributes:
+        scan: Weights of the scan for runs of letters that may be part of a name; none where all are read.
+        least: The lowest sum of weights of a run that is read.
         weights: Four bytes for each feature's number, each a weight and 128.
         transitions: Scores of one tag after another, shape (5, 5).
         scale: What a weight of 1 stands for.
@@ -113,6 +116,8 @@ class Tagger:
         fold: What each character is read as.
     """
 
+    scan: npt.NDArray[np.int8]
+    least: np.int32
     weights: npt.NDArray[np.uint32]
     transitions: npt.NDArray[np.float32]
     scale: np.float32
@@ -126,7 +131,7 @@ class Tagger:
 
         Args:
             stored: ``gaps`` between the numbers of features that have weights, their ``weights`` of B, I, E, S (shape
-                (4, features), bytes), ``transitions``, ``scale`` and ``bias``.
+                (4, features), bytes), ``transitions``, ``scale`` and ``bias``; of the fast mode ``scan`` and ``least``.
             known: Character tables and word lists.
         """
         from tollgate.gates.names_kernels import BITS, folding
@@ -134,6 +139,8 @@ class Tagger:
         rows = np.full((1 << BITS, 4), 128, np.uint8)
         rows[np.cumsum(stored["gaps"], dtype=np.int64)] = (stored["weights"].astype(np.int16) + 128).T
         return cls(
+            stored.get("scan", np.empty(0, np.int8)).astype(np.int8),
+            np.int32(stored.get("least", 0)),
             rows.view("<u4").ravel(),
             stored["transitions"].astype(np.float32),
             np.float32(stored["scale"]),
@@ -177,8 +184,8 @@ class Tagger:
         from tollgate.gates import names_kernels
 
         return names_kernels.find(
-            offsets, data, first, last, *morphemes, self.fold, self.tables.arrays(), self.weights, self.scale,
-            self.bias, self.transitions,
+            offsets, data, first, last, *morphemes, self.fold, self.tables.arrays(), self.scan, self.least,
+            self.weights, self.scale, self.bias, self.transitions,
         )  # fmt: skip
 
 

@@ -2,8 +2,9 @@
 
 Each character of a passage gets one of the tags O, B, I, E, S (outside, begin, inside, end of a name, a name of one
 character). The score of a tag is a sum of weights that its features hash to: characters around it, parts of its word
-and of the words beside it, and what word lists say of them. Weights are signed bytes, four (B, I, E, S; O is 0) in
-each 32-bit number, and are summed two by two in 16-bit lanes. Import this module inside functions only: it loads
+and of the words beside it, and what word lists say of them. Only what a scan leaves over is read (see
+:mod:`tollgate.gates.names_scan_kernels`); the rest is outside. Weights are signed bytes, four (B, I, E, S; O is 0)
+in each 32-bit number, and are summed two by two in 16-bit lanes. Import this module inside functions only: it loads
 numba.
 """
 
@@ -15,11 +16,14 @@ import numba as nb
 import numpy as np
 
 from tollgate.gates.character_kernels import decode
+from tollgate.gates.names_scan_kernels import FEATURES as RUN_FEATURES
+from tollgate.gates.names_scan_kernels import mark_runs
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from tollgate.gates.character_kernels import Bytes, Codes, Integer
+    from tollgate.gates.names_scan_kernels import Signed
 
     Whole = npt.NDArray[np.int64]
     Real = npt.NDArray[np.float32]
@@ -59,6 +63,7 @@ _FIRST_SYLLABLE = 0xAC00
 _LANES = np.uint32(0x00FF00FF)
 _BIAS = 128
 _IMPOSSIBLE = np.float32(-1e9)
+_UNWANTED = np.float32(-1e4)
 _UNKNOWN = 0x25A0  # what characters beyond the Basic Multilingual Plane are read as
 
 
@@ -216,9 +221,16 @@ def _shape(surname: np.uint64, first: np.uint64, second: np.uint64, given: np.ui
 
 @nb.njit(cache=True)
 def features(
-    codes: Codes, count: Integer, kind: Bytes, syllables: Bytes, marks: Bytes, titles: Bytes, out: Features
+    codes: Codes,
+    count: Integer,
+    kind: Bytes,
+    syllables: Bytes,
+    marks: Bytes,
+    titles: Bytes,
+    wanted: Bytes,
+    out: Features,
 ) -> None:
-    """Write the numbers of the features of each character of a passage.
+    """Write the numbers of the features of the wanted characters of a passage.
 
     Args:
         codes: Folded characters.
@@ -227,6 +239,7 @@ def features(
         syllables: What each character is in Korean names.
         marks: What word lists say of each character; one more than there are characters.
         titles: Whether a title begins there; likewise.
+        wanted: 1 for each character whose features are wanted, else 0.
         out: Numbers of features, shape (count or more, FEATURES).
     """
     start = end = before = before_end = 0
@@ -250,6 +263,8 @@ def features(
             following = _span(codes, after, after_end)
             title_before, title, title_after = title, np.uint64(titles[start]), np.uint64(titles[after])
             family = np.uint64(syllables[codes[start]] & 3)
+        if not wanted[i]:
+            continue
         m4, m3 = _at(codes, count, i - 4), _at(codes, count, i - 3)
         m2, m1 = _at(codes, count, i - 2), _at(codes, count, i - 1)
         c0 = np.uint64(codes[i])
@@ -368,11 +383,12 @@ def prepared(
     listed: Bytes,
     marks: Bytes,
     titles: Bytes,
+    wanted: Bytes,
     out: Features,
 ) -> None:
     """Mark a passage of folded characters, then write its features; see :func:`features`."""
     _mark(codes, count, kind, lexicon, listed, marks, titles)
-    features(codes, count, kind, syllables, marks, titles, out)
+    features(codes, count, kind, syllables, marks, titles, wanted, out)
 
 
 @nb.njit(cache=True)
@@ -380,14 +396,18 @@ def _potentials(
     numbers: Features,
     further: Features,
     count: Integer,
+    wanted: Bytes,
     weights: Weights,
     scale: np.float32,
     bias: np.float32,
     scores: Real,
 ) -> None:
-    """Scores of the four tags inside names, from summed bytes; outside is 0."""
+    """Scores of the four tags inside names, from summed bytes; outside is 0, and all that an unwanted one can be."""
     shift = np.int32((FEATURES + further.shape[1]) * _BIAS)
     for i in range(count):
+        if not wanted[i]:
+            scores[i, :] = _UNWANTED
+            continue
         even = np.uint32(0)
         odd = np.uint32(0)
         for k in range(FEATURES):
@@ -492,7 +512,7 @@ def _is_refused(codes: Codes, start: Integer, end: Integer, lexicon: Codes, list
         return True
     if end - start < 3 or lists & FOREIGN or _listed(_span(codes, end - 2, end), lexicon, listed) & GIVEN:
         return False  # 나나, 클라라, 정정훈
-    for place in range(start + 1, end):
+    for place in range(start + 1, end):  # noqa: SIM110 - numba knows no generators
         if codes[place] == codes[place - 1] and codes[place] >= _FIRST_SYLLABLE:
             return True
     return False
@@ -508,6 +528,8 @@ def find(
     further: Features,
     fold: Folds,
     tables: tuple[Bytes, Bytes, Codes, Bytes],
+    scan: Signed,
+    least: Integer,
     weights: Weights,
     scale: np.float32,
     bias: np.float32,
@@ -524,6 +546,8 @@ def find(
         further: Numbers of further features of each character; none where its second dimension is 0.
         fold: What each character is read as.
         tables: Kinds of characters, syllables of names, and the table of word lists.
+        scan: Weights of the scan for runs of letters that may be part of a name; none where all are read.
+        least: The lowest sum of weights of a run that is read.
         weights: Four bytes for each feature's number: weights of B, I, E and S, each and 128.
         scale: What a weight of 1 stands for.
         bias: Added to the scores of all tags inside names.
@@ -541,6 +565,7 @@ def find(
     marks, titles = np.zeros(size + 1, np.uint8), np.zeros(size + 1, np.uint8)
     numbers = np.empty((size, FEATURES), np.uint32)
     scores = np.empty((size, TAGS - 1), np.float32)
+    wanted, of_run = np.empty(size, np.uint8), np.empty(RUN_FEATURES, np.uint32)
     path, came = np.zeros(size, np.uint8), np.zeros((size, TAGS), np.uint8)
     found = [(np.int64(0), np.int32(0), np.int32(0), np.float32(0))]
     found.pop()
@@ -555,17 +580,17 @@ def find(
                 code = original[begin + place]
                 codes[place] = fold[code] if code < 0x10000 else _UNKNOWN
                 hangul |= kind[codes[place]] == _HANGUL
-            if hangul:
-                prepared(codes, length, kind, syllables, lexicon, listed, marks, titles, numbers)
+            if hangul and mark_runs(codes, length, kind, syllables, scan, least, of_run, wanted):
+                prepared(codes, length, kind, syllables, lexicon, listed, marks, titles, wanted, numbers)
                 there = further[characters[row] + begin : characters[row] + finish]
-                _potentials(numbers, there, length, weights, scale, bias, scores)
+                _potentials(numbers, there, length, wanted, weights, scale, bias, scores)
                 viterbi(scores, length, transitions, path, came)
                 start = 0
                 for end in range(1, length + 1):
                     tag = path[end - 1]
-                    if tag == BEGIN or tag == SINGLE:
+                    if tag in (BEGIN, SINGLE):
                         start = end - 1
-                    if tag == END or tag == SINGLE:
+                    if tag in (END, SINGLE):
                         if _is_refused(codes, start, end, lexicon, listed):
                             continue
                         odds = _gain(scores, path, transitions, start, end, length)

@@ -123,6 +123,7 @@ def _epoch(
     kind, syllables, lexicon, listed = tables
     numbers = np.empty((longest, FEATURES), np.uint32)
     marks, titles = np.zeros(longest + 1, np.uint8), np.zeros(longest + 1, np.uint8)
+    wanted = np.ones(longest, np.uint8)
     scores = np.empty((longest, TAGS), np.float32)
     chances, forward, backward = np.empty((longest, TAGS)), np.empty((longest, TAGS)), np.empty((longest, TAGS))
     pairs = np.empty((TAGS, TAGS))
@@ -134,7 +135,7 @@ def _epoch(
         count = end - start
         if count == 0:
             continue
-        prepared(codes[start:end], count, kind, syllables, lexicon, listed, marks, titles, numbers)
+        prepared(codes[start:end], count, kind, syllables, lexicon, listed, marks, titles, wanted, numbers)
         more = extra[start:end]
         for k in range(templates):
             dropped[k] = np.random.random() < drop

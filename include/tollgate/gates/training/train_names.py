@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from tollgate.gates.training.names_crf import Model, Sentences
+    from tollgate.gates.training.names_scan import Scan
+
+    Stored = dict[str, npt.NDArray[np.generic]]
 
 Mode = Literal["fast", "accurate"]
 
@@ -50,7 +53,7 @@ MESSAGES = 3_000
 DEMO_MESSAGES = 1_500
 """Messages of the demo in each sample."""
 
-MODELS = 3
+MODELS = 5
 """Models of different seeds, each trained on a sample of its own, whose mean is kept."""
 
 REPEATS = 3
@@ -62,10 +65,13 @@ USUAL = 10
 SCOUT_BIAS = np.float32(1.0)
 """Added to the scores of names by that first model, that it also finds what later ones nearly would."""
 
+TEACHERS = 2
+"""Models whose mean says where names are in texts without labels."""
+
 TEACHER_BIAS = np.float32(0.35)
 """Added to the scores of names by the model that says where names are in texts without labels."""
 
-BIAS: dict[Mode, float] = {"fast": 0.6, "accurate": 0.3}
+BIAS: dict[Mode, float] = {"fast": 0.7, "accurate": 0.3}
 """Added to the scores of tags inside names, as those of names never seen are too low; chosen by cross-validation."""
 
 _SMALLEST = 0.04  # smaller weights become 0, and the file small
@@ -117,11 +123,11 @@ def learn(material: Material, seed: int, mode: Mode = "fast", banned: Collection
     Raises:
         BadInputError: The analyser is needed and isn't installed.
     """
-    return Tagger.of(stored(_model(material, seed, mode, banned), mode), tables(banned))
+    return Tagger.of(_model(material, seed, mode, banned), tables(banned))
 
 
-def _model(material: Material, seed: int, mode: Mode, banned: Collection[str] = ()) -> Model:
-    from tollgate.gates.training import names_crf
+def _model(material: Material, seed: int, mode: Mode, banned: Collection[str] = ()) -> Stored:
+    from tollgate.gates.training import names_crf, names_scan
 
     if mode == "accurate" or material.unlabelled:
         check_accurate()
@@ -132,8 +138,10 @@ def _model(material: Material, seed: int, mode: Mode, banned: Collection[str] = 
     for one in range(MODELS):
         sample = [*_sample(allowed.sentences, banned, seed * 100 + one), *taught]
         sample += (Labelled(text, ()) for text in clean)
-        models.append(names_crf.train(_coded(sample, mode), known, seed * 100 + one))
-    return names_crf.mean(models)
+        coded = _coded(sample, mode)
+        models.append(names_crf.train(coded, known, seed * 100 + one))
+    scan = names_scan.train(coded, known, seed) if mode == "fast" else None
+    return stored(names_crf.mean(models), mode, scan)
 
 
 def _mistaken(material: Material, seed: int, mode: Mode, known: Tables, banned: Collection[str]) -> list[str]:
@@ -151,19 +159,22 @@ def _taught(material: Material, seed: int, known: Tables, banned: Collection[str
     """The texts without labels, with the names that an accurate model finds which learnt from the sentences alone."""
     if not material.unlabelled:
         return []
-    teacher = replace(_first(material, seed, "accurate", known, banned), bias=TEACHER_BIAS)
+    teacher = replace(_first(material, seed, "accurate", known, banned, TEACHERS), bias=TEACHER_BIAS)
     spans: list[list[tuple[int, int]]] = [[] for _ in material.unlabelled]
     for row, start, end in _found(teacher, material.unlabelled, "accurate"):
         spans[row].append((start, end))
     return [Labelled(text, tuple(its)) for text, its in zip(material.unlabelled, spans, strict=True)]
 
 
-def _first(material: Material, seed: int, mode: Mode, known: Tables, banned: Collection[str]) -> Tagger:
-    """A single model that has learnt from the sentences alone."""
+def _first(material: Material, seed: int, mode: Mode, known: Tables, banned: Collection[str], count: int = 1) -> Tagger:
+    """The mean of some models that have learnt from the sentences alone."""
     from tollgate.gates.training import names_crf
 
-    sample = _sample(material.sentences, banned, seed)
-    return Tagger.of(stored(names_crf.train(_coded(sample, mode), known, seed), mode), known)
+    models = [
+        names_crf.train(_coded(_sample(material.sentences, banned, one), mode), known, one)
+        for one in range(seed, seed + count)
+    ]
+    return Tagger.of(stored(names_crf.mean(models), mode), known)
 
 
 def _sample(sentences: Sequence[Labelled], banned: Collection[str], seed: int) -> list[Labelled]:
@@ -216,13 +227,14 @@ def _morphemes(text: str) -> npt.NDArray[np.uint32]:
     return names_morphemes.features([text])[1]
 
 
-def stored(model: Model, mode: Mode) -> dict[str, npt.NDArray[np.generic]]:
-    """A model as arrays for a file; see :meth:`tollgate.gates.names.Tagger.of`."""
+def stored(model: Model, mode: Mode, scan: Scan | None = None) -> Stored:
+    """A model, and the scan before it, as arrays for a file; see :meth:`tollgate.gates.names.Tagger.of`."""
     scale = _CLIP / _BYTE
     kept = np.where(np.abs(model.weights) < _SMALLEST, 0, model.weights)
     weights = np.clip(np.rint(kept / scale), -_BYTE, _BYTE).astype(np.int8)
     filled = np.flatnonzero(weights.any(axis=1))
-    return {
+    first = {"scan": scan.weights, "least": np.array(scan.least, np.int32)} if scan else {}
+    return first | {
         "gaps": np.diff(filled, prepend=0).astype(np.uint16),
         "weights": np.ascontiguousarray(weights[filled].T),
         "transitions": model.transitions.astype(np.float32),
@@ -233,7 +245,7 @@ def stored(model: Model, mode: Mode) -> dict[str, npt.NDArray[np.generic]]:
 
 def write(material: Material, folder: Path, seed: int, mode: Mode) -> Path:
     """Train a model on everything and write its weights, compressed, to ``<mode>.npz`` in a folder."""
-    arrays = stored(_model(material, seed, mode), mode)
+    arrays = _model(material, seed, mode)
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f".{mode}.part"
     with part.open("wb") as file:
