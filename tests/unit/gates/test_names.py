@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
@@ -18,7 +19,9 @@ from tollgate.demo.grammar import load_grammar
 from tollgate.demo.messages import MessageStream
 from tollgate.errors import BadInputError
 from tollgate.gates import names, pii, pipeline
+from tollgate.gates import names_scan_kernels as kernels
 from tollgate.gates.gate_settings import GateSettings
+from tollgate.gates.names_kernels import BITS, folding
 from tollgate.gates.names_tables import tables
 from tollgate.gates.training import klue_ner, train_names
 from tollgate.gates.training.klue_ner import Labelled
@@ -102,11 +105,58 @@ def test_the_accurate_mode_without_its_analyser_is_refused(tmp_path: Path) -> No
     assert not (tmp_path / "work").exists()
 
 
+def test_the_weights_of_both_modes_are_shipped_and_small() -> None:
+    folder = Path(names.__file__).with_name("models") / "names"
+    assert (folder / "NOTICE").is_file()
+    for mode, has_scan in (("fast", True), ("accurate", False)):
+        assert (folder / f"{mode}.npz").stat().st_size < 3_000_000
+        tagger = names.tagger(mode)
+        assert tagger is names.tagger(mode)
+        assert bool(len(tagger.scan)) == has_scan
+        assert len(tagger.weights) == 1 << BITS
+
+
 @pytest.mark.skipif(not all(find_spec(one) for one in names.ANALYSER), reason="kiwipiepy is not installed")
 def test_the_accurate_mode_finds_names() -> None:
     texts = ["김철수 고객님 안녕하세요", "고속도로에서 사고가 났어요", "담당자 박영희입니다"]
     rows, starts, ends, _ = names.find_column(texts, accurate=True)
     assert [texts[row][start:end] for row, start, end in zip(rows, starts, ends, strict=True)] == ["김철수", "박영희"]
+
+
+def without_scan(tagger: names.Tagger) -> names.Tagger:
+    return replace(tagger, scan=np.empty(0, np.int8))
+
+
+def spans(tagger: names.Tagger, texts: list[str]) -> set[tuple[int, int, int]]:
+    rows, starts, ends, _ = tagger.find_column(pa.array(texts, pa.large_string()))
+    return set(zip(rows.tolist(), starts.tolist(), ends.tolist(), strict=True))
+
+
+def test_the_scan_leaves_out_most_words_and_no_long_one() -> None:
+    tagger = names.tagger("fast")
+
+    def marked(text: str) -> str:
+        codes = folding()[np.array([ord(one) for one in text])].astype(np.int32)
+        marks, room = np.empty(len(text), np.uint8), np.empty(kernels.FEATURES, np.uint32)
+        known = tagger.tables
+        there = kernels.mark_runs(
+            codes, len(codes), known.kind, known.syllables, tagger.scan, tagger.least, room, marks
+        )
+        assert there == marks.any()
+        return "".join(one if mark else "_" for one, mark in zip(text, marks, strict=True))
+
+    assert marked("고속도로에서 사고가 났는데 김철수 기사님이 오셨어요").replace("_", "").startswith("김철수")
+    assert set(marked("하이패스 단말기를 교체해 주세요. 12:30 OK")) == {"_"}
+    assert marked("가나다라마바사아자차카타파하") == "가나다라마바사아자차카타파하"
+
+
+def test_the_scan_changes_what_is_found_for_few_messages() -> None:
+    generator = NameGenerator(["김연아", "박찬호", "소피마르소"], (), seed=5)
+    texts = [message.text for message in Messages(generator).some(500)]
+    whole, scanned = spans(without_scan(names.tagger("fast")), texts), spans(names.tagger("fast"), texts)
+    assert len(whole) > 300
+    assert len(whole & scanned) > 0.98 * len(whole)
+    assert len(scanned - whole) < 0.02 * len(whole)
 
 
 def test_names_can_be_left_alone() -> None:
@@ -182,7 +232,7 @@ def test_what_holds_a_banned_name_is_not_learnt_from() -> None:
 
 
 def test_training_is_deterministic_and_learns(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name, value in (("COPIES", 0), ("MESSAGES", 200), ("DEMO_MESSAGES", 50), ("MODELS", 1)):
+    for name, value in (("COPIES", 0), ("MESSAGES", 200), ("DEMO_MESSAGES", 50), ("MODELS", {"fast": 1})):
         monkeypatch.setattr(train_names, name, value)
     sentences = [Labelled("김연아 씨가 왔다", ((0, 3),)), Labelled("오늘은 비가 왔다", ())] * 20
     material = Material(sentences, ["고속도로"])
