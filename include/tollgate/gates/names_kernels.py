@@ -571,7 +571,7 @@ def find(
     found.pop()
     for row in range(first, last):
         count = decode(data, offsets[row], offsets[row + 1], original)
-        begin = 0
+        begin: Integer = 0
         while begin < count:
             finish = _passage_end(original, begin, count)
             length = finish - begin

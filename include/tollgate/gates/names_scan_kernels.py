@@ -42,7 +42,7 @@ _TAIL = 6
 
 
 @nb.njit(inline="always")
-def _mix(key: np.uint64, value: Integer) -> np.uint64:
+def _mix(key: np.uint64, value: Integer | np.uint64) -> np.uint64:
     key = (key ^ np.uint64(value)) * _PRIME
     return key ^ (key >> np.uint64(29))
 
@@ -146,8 +146,8 @@ def mark_runs(
         marks[:count] = 1
         return True
     marks[:count] = 0
-    marked_until = -_BETWEEN - 1
-    start = 0
+    marked_until: Integer = -_BETWEEN - 1
+    start: Integer = 0
     while start < count:
         end = run_end(codes, count, start, kind)
         if end == start:
@@ -162,4 +162,4 @@ def mark_runs(
             marks[marked_until if start - marked_until <= _BETWEEN else start : end] = 1
             marked_until = end
         start = end
-    return marked_until >= 0
+    return bool(marked_until >= 0)

@@ -17,13 +17,13 @@ from tollgate.gates.names_scan_kernels import BITS, FEATURES, LONGEST, run_end, 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from tollgate.gates.character_kernels import Bytes, Codes
+    from tollgate.gates.character_kernels import Bytes, Codes, Integer
     from tollgate.gates.names_kernels import Real, Whole
     from tollgate.gates.names_scan_kernels import Numbers, Signed
     from tollgate.gates.names_tables import Tables
     from tollgate.gates.training.names_crf import Sentences
 
-LEAST_ODDS = -5.0
+LEAST_ODDS = -4.5
 """Log-odds from which a run is read by the tagger; chosen by cross-validation, so that hardly a name is lost."""
 
 _EPOCHS = 4
@@ -49,11 +49,12 @@ def _runs(
     """Where the features of each run begin, their numbers, and how surely the run is part of a name."""
     numbers = np.empty(len(codes) * 4 + FEATURES * len(offsets), np.uint32)
     bounds, labels = np.zeros(len(codes) + 1, np.int64), np.empty(len(codes), np.float32)
-    runs = filled = 0
+    runs = 0
+    filled: Integer = 0
     for sentence in range(len(offsets) - 1):
         first, last = offsets[sentence], offsets[sentence + 1]
         passage = codes[first:last]
-        start = 0
+        start: Integer = 0
         while start < len(passage):
             end = run_end(passage, len(passage), start, kind)
             if 0 < end - start <= LONGEST:

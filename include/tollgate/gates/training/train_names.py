@@ -233,8 +233,9 @@ def stored(model: Model, mode: Mode, scan: Scan | None = None) -> Stored:
     kept = np.where(np.abs(model.weights) < _SMALLEST, 0, model.weights)
     weights = np.clip(np.rint(kept / scale), -_BYTE, _BYTE).astype(np.int8)
     filled = np.flatnonzero(weights.any(axis=1))
-    first = {"scan": scan.weights, "least": np.array(scan.least, np.int32)} if scan else {}
-    return first | {
+    first: Stored = {"scan": scan.weights, "least": np.array(scan.least, np.int32)} if scan else {}
+    return {
+        **first,
         "gaps": np.diff(filled, prepend=0).astype(np.uint16),
         "weights": np.ascontiguousarray(weights[filled].T),
         "transitions": model.transitions.astype(np.float32),
