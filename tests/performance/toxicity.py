@@ -82,7 +82,7 @@ def _peer() -> Predictor:
 
     comments = [one for one in read_comments(DATA / "korean-hate-speech" / "train.tsv") if not held_out(one.text)]
     model = make_pipeline(TfidfVectorizer(analyzer="char", ngram_range=(1, 5)), LogisticRegression(solver="liblinear"))
-    model.fit([one.text for one in comments], [one.labels["toxicity"] for one in comments])
+    model.fit([one.text for one in comments], [one.shows("toxicity") for one in comments])
     return lambda texts: model.predict_proba(list(texts))[:, 1].astype(np.float32)
 
 
