@@ -8,9 +8,9 @@ alone, is held out from all of this, for the benchmark. Clean texts beside them 
 encyclopaedia, half of the answers on law, and the demo's messages. Toxic is what was judged hateful or offensive.
 
 Features are weighted by how rare they are among the comments (inverse document frequency). Ridge regression fits the
-grades that people gave, hateful above offensive above neither: they disagree less on the grade than on where clean ends.
-A logistic regression tells comments from the clean texts. Calibration is Platt's, on the scores that comments get from
-models which have not seen them (five folds), its centre at the threshold of the best macro F1 there.
+grades that people gave: hateful above offensive, and both above neither. A logistic regression tells comments from the
+clean texts. Calibration is Platt's, on the scores that comments get from models which have not seen them (five folds),
+its centre at the threshold of the best macro F1 there.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def _linear(weights: Reals, intercept: float) -> Linear:
 
 
 def _fit_grades(rows: Any, grades: Reals, weight: Reals, rarity: Reals) -> Linear:
-    """Ridge regression of grades on features times their rarity; its sums are worth log odds."""
+    """Ridge regression of grades on features times their rarity, times a constant that makes about log odds of it."""
     import scipy.sparse as sparse
     from sklearn.linear_model import Ridge
 
