@@ -435,4 +435,6 @@ class JobContract:
         with pytest.raises(JobSpecificationError, match=named):
             road.run()
         assert not (road.folder / "starts").exists()
-        road.parameters.update({"read_only_paths": [], "job_folder": str(road.folder), "memory": "64m", "gpus": 0})
+        road.parameters.update(
+            {"read_only_paths": [], "job_folder": str(road.folder), "memory": "64m", "gpus": 0, "backend": "trl"}
+        )
