@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from tests.unit.containers.trainer.trainings import (
     write_spec,
 )
 
+from tollgate.serving.adapter import check_adapter
 from tollgate.settings import PROJECT, settings
 from tollgate.training.progress import read_progress
 
@@ -94,10 +96,14 @@ def test_it_leaves_what_trl_leaves(
     same = ("status", "method", "steps", "saved_step", "trainable_parameters")
     assert {name: result(theirs)[name] for name in same} == {name: result(trl)[name] for name in same}
     assert (theirs / Path(result(theirs)["weights_path"]).name).is_dir()
+    if method != "full":
+        assert check_adapter(theirs / "adapter", base_model, max_rank=4).rank == 4
     found = read_progress(theirs / "progress.jsonl")
     assert [point.step for point in found.series("loss")] == [1, 2, 3, 4, 5, 6]
     assert [point.step for point in found.series("eval_loss")] == [3, 6]
     assert found.newest("tokens_per_second")
+    mlflow_takes = re.compile(r"[\w./ -]+")
+    assert all(mlflow_takes.fullmatch(name) for name in [*found.points, *result(theirs)["metrics"]])
     # The same rows by the same template, learned by the same rule: the same loss, but for what dice there are.
     ours = read_progress(trl / "progress.jsonl")
     for name in ("learning_rate", "eval_loss"):
