@@ -215,7 +215,7 @@ def roll_back(
         canary_rollout.abort(session, rollout, by, why)
     if running is not None:
         stop_test(session, running.id, why, by)
-    reason = f"rollback of {present.served_name}: {why}"
+    reason = f"{lifecycle.ROLLBACK}{present.served_name}: {why}"
     lifecycle.promote_to_production(session, former.id, by, reason, replacing=present.id)
     set_route(session, route, {former.id: 1.0}, by)
     return Release(action="rolled_back", route=route, served_name=present.served_name, champion=former.served_name)

@@ -310,6 +310,18 @@ def test_one_call_leaves_the_production_version_once_and_asks_nothing(
     assert (len(server.requests), shares()) == (asked, {models[0]: 1.0})
 
 
+def test_the_way_back_leads_further_back_and_never_to_what_was_left(models: list[int], client: VllmClient) -> None:
+    for model_id in models[1:]:
+        with transaction() as session:
+            release.promote(session, model_id, "kim", "better", ["ping"], client)
+    assert [roll_back(client).champion for _ in range(2)] == ["router@v2", "router@v1"]
+    with pytest.raises(BadInputError, match="nothing to go back to"):
+        roll_back(client)
+    with transaction() as session:
+        release.promote(session, models[2], "kim", "mended", ["ping"], client)
+    assert roll_back(client).champion == "router@v1"
+
+
 def test_there_is_a_way_back_while_one_of_two_replicas_is_down(
     models: list[int], client: VllmClient, tmp_path: Path
 ) -> None:
