@@ -49,6 +49,7 @@ def main() -> None:
         host=chosen.host,
         port=chosen.port,
         access_log=False,
+        server_header=False,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
     _Server(config, gateway, GatewayOptions().drain_seconds).run()

@@ -44,7 +44,10 @@ class Reply:
 
 def header(scope: Scope, name: bytes) -> str | None:
     """The first value of a request header; ``name`` in lower case."""
-    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), None)
+    for key, value in scope["headers"]:
+        if key == name:
+            return value.decode("latin-1")
+    return None
 
 
 async def read_json(receive: Receive, limit: int, seconds: float) -> dict[str, Any]:

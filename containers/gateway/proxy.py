@@ -92,9 +92,11 @@ class Exchange:
             RequestError: Nobody answered, and nothing was sent yet.
         """
         end = time.perf_counter() + self.upstream.timeout
+        left = self.upstream.timeout
         failure: _Failure | None = None
         for target in self.upstream.targets(self.call.chain):
-            left = end - time.perf_counter()
+            if failure is not None:
+                left = end - time.perf_counter()
             if left <= 0:
                 break
             failure = await self._ask(target, left)
@@ -125,24 +127,31 @@ class Exchange:
         raise AssertionError("the second attempt returns")
 
     async def _ask_once(self, target: Target, left: float) -> _Failure | None:
+        if target.provider.timeout_seconds is None:
+            return await self._exchange(target, left, None)
+        async with asyncio.timeout(target.provider.timeout_seconds) as patience:
+            return await self._exchange(target, left, patience)
+
+    async def _exchange(self, target: Target, left: float, patience: asyncio.Timeout | None) -> _Failure | None:
+        """One request; ``patience`` ends with the answer, or with a stream's beginning."""
         model = target.provider.model or self.record.assigned_version
         adds_usage = self.call.adds_usage(target.provider)
-        async with asyncio.timeout(target.provider.timeout_seconds) as patience:
-            async with self.upstream.post(target, self.call.path, self.call.body(model, adds_usage), left) as response:
-                if _is_passed_over(response.status):
-                    return await self._refused(target, response)
-                target.breaker.succeeded()
-                content_type = response.headers.get("Content-Type", "application/json")
-                if response.status != HTTPStatus.OK or not content_type.startswith(EVENT_STREAM):
-                    body = await response.read()
-                    patience.reschedule(None)
-                    await self._give_whole(target, response.status, content_type, body)
-                    return None
-                lines = _whole_lines(response.content)
-                first = await anext(lines, None)
-                if first is None:
-                    return _Failure(_broken())
+        async with self.upstream.post(target, self.call.path, self.call.body(model, adds_usage), left) as response:
+            status = response.status
+            if _is_passed_over(status):
+                return await self._refused(target, response)
+            target.breaker.succeeded()
+            content_type = response.headers.get("Content-Type", "application/json")
+            streams = status == HTTPStatus.OK and content_type.startswith(EVENT_STREAM)
+            lines = _whole_lines(response.content) if streams else None
+            first = await anext(lines, None) if lines else await response.read()
+            if patience is not None:
                 patience.reschedule(None)
+            if lines is None:
+                await self._give_whole(target, status, content_type, first or b"")
+            elif first is None:
+                return _Failure(_broken())
+            else:
                 await self._give_stream(target, first, lines, adds_usage)
         return None
 

@@ -19,15 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from sqlalchemy import Engine, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Engine, text, update
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from gateway.answers import Answer, read_stream
 from gateway.metrics import Metrics
 from gateway.spool import Spool
-from tollgate.store.tables import Assignment, RequestLog
+from tollgate.store.tables import RequestLog
 
 log = logging.getLogger(__name__)
 
@@ -239,19 +238,18 @@ class RequestLogWriter:
                 return True
 
     def _write(self, entries: Sequence[Entry]) -> None:
+        now = dt.datetime.now(dt.UTC)
         requests = [_row(entry) for entry in entries if entry.get("kind") == "request"]
         assignments = [
-            {name: entry[name] for name in AssignmentRecord.__slots__}
+            {name: entry[name] for name in AssignmentRecord.__slots__} | {"assigned_at": now}
             for entry in entries
             if entry.get("kind") == "assignment"
         ]
         ratings = [entry for entry in entries if entry.get("kind") == "feedback"]
         with Session(self._engine) as session, session.begin():
             # A batch may come twice, when its commit was done but the answer got lost.
-            if assignments:
-                session.execute(insert(Assignment).on_conflict_do_nothing(), assignments)
-            if requests:
-                session.execute(insert(RequestLog).on_conflict_do_nothing(index_elements=["request_id"]), requests)
+            _insert(session, "ab_assignments", assignments, "DO NOTHING")
+            _insert(session, "ab_test_logs", requests, "(request_id) DO NOTHING")
             early = [rating for rating in ratings if not _rate(session, rating)]
         for rating in early:
             self._hold(rating)
@@ -272,6 +270,18 @@ class RequestLogWriter:
             self._write(list(held.values()))
         except SQLAlchemyError:
             self._held = held | self._held
+
+
+def _insert(session: Session, table: str, rows: Sequence[dict[str, Any]], on_conflict: str) -> None:
+    """Insert rows of the same columns by one statement: one for each row takes several times as long."""
+    if not rows:
+        return
+    columns = ", ".join(rows[0])
+    statement = text(
+        f"INSERT INTO {table} ({columns}) SELECT {columns} FROM "  # noqa: S608  # names of our own
+        f"json_populate_recordset(NULL::{table}, CAST(:rows AS json)) ON CONFLICT {on_conflict}"
+    )
+    session.execute(statement, {"rows": orjson.dumps(list(rows)).decode()})
 
 
 def _request_entry(record: RequestRecord, keeps_text: bool) -> Entry:

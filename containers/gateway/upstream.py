@@ -13,6 +13,9 @@ from yarl import URL
 from gateway.breaker import Breaker
 from tollgate.serving.providers import Endpoint
 
+_HEADERS = CIMultiDict({"Content-Type": "application/json", "Accept-Encoding": "identity"})
+"""Answers are wanted unpacked: they are read, and passed on as they are."""
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -41,10 +44,11 @@ class Upstream:
         self._breakers: dict[tuple[str, str], Breaker] = {}
         self._urls: dict[tuple[str, str], URL] = {}
         self._turn = count()
+        self._limits = aiohttp.ClientTimeout(total=timeout, sock_connect=connect_timeout)
         self._http = aiohttp.ClientSession(
             # vLLM closes a connection that was idle for 5 seconds: be faster, or a request may meet a closing one.
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=4.0),
-            timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=connect_timeout),
+            timeout=self._limits,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             read_bufsize=2**18,
@@ -81,14 +85,16 @@ class Upstream:
             body: JSON.
             seconds: What is left of the time for all attempts.
         """
-        # Unpacked answers are read and passed on as they are.
-        headers = CIMultiDict({"Content-Type": "application/json", "Accept-Encoding": "identity"})
+        headers = _HEADERS
         if target.provider.key:
-            headers["Authorization"] = f"Bearer {target.provider.key}"
+            headers = CIMultiDict(_HEADERS, Authorization=f"Bearer {target.provider.key}")
         url = self._urls.get((target.address, path))
         if url is None:
             url = self._urls[target.address, path] = URL(target.address + path)
-        limits = aiohttp.ClientTimeout(total=seconds, sock_connect=self._connect_timeout)
+        if seconds >= self.timeout:  # the first attempt: the session's own
+            limits = self._limits
+        else:
+            limits = aiohttp.ClientTimeout(total=seconds, sock_connect=self._connect_timeout)
         # A redirect would take the key, and the question, to another address.
         return self._http.post(url, data=body, headers=headers, timeout=limits, allow_redirects=False)
 
