@@ -5,8 +5,8 @@ with hashed features reads those. Both are compiled (:mod:`tollgate.gates.names_
 :mod:`tollgate.gates.names_kernels`) and read whole columns without a Python string per row. Words of a list of ordinary
 words that look like names (이용자, 임대인, 고속도) are never names.
 
-The accurate mode adds what the morphological analyser kiwipiepy says of each character and is some hundred times
-slower. kiwipiepy is no requirement of the project; who asks for the accurate mode without it is told so.
+The accurate mode adds what the morphological analyser kiwipiepy says of each character and is some two hundred
+times slower. kiwipiepy is no requirement of the project; who asks for the accurate mode without it is told so.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def check_accurate() -> None:
 def tagger(mode: str) -> Tagger:
     """The model of a mode (fast, accurate) that the project ships."""
     with np.load(_MODELS / f"{mode}.npz") as file:
-        return Tagger.of({name: file[name] for name in file.files}, tables())
+        return Tagger.of({name: file[name] for name in file.files}, tables(shipped=True))
 
 
 @dataclass(frozen=True)

@@ -47,16 +47,18 @@ class Tables:
         return self.kind, self.syllables, self.lexicon, self.listed
 
 
-def tables(banned: Collection[str] = ()) -> Tables:
+def tables(banned: Collection[str] = (), *, shipped: bool = False) -> Tables:
     """Build the tables.
 
     Args:
         banned: Words that no list may hold: the names of a test.
+        shipped: Whether to refuse the words too that the shipped models mistook; training does without.
     """
     from tollgate.gates import names_kernels as kernels
 
     lexicon = np.zeros(1 << kernels.LEXICON_BITS, np.int32)
     listed = np.zeros(1 << kernels.LEXICON_BITS, np.uint8)
+    mistaken = [("mistaken_words", kernels.REFUSED)] if shipped else []
     for name, word_list in (
         ("places", kernels.PLACE),
         ("organisations", kernels.PLACE),
@@ -66,6 +68,7 @@ def tables(banned: Collection[str] = ()) -> Tables:
         ("given_names", kernels.GIVEN),
         ("not_names", kernels.ORDINARY),
         ("ordinary_words", kernels.REFUSED),
+        *mistaken,
     ):
         for word in words(name):
             if word not in banned:
