@@ -4,7 +4,8 @@ BIN := .venv/bin
 SOURCES := include plugins containers dags tests
 CHECKS := lint format types imports unit integration
 
-.PHONY: help setup demo test down kill-matrix bench-gates bench-evaluation bench-training bench-gateway $(CHECKS)
+.PHONY: help setup demo test down kill-matrix bench-gates bench-evaluation bench-training bench-gateway bench-rollout \
+  $(CHECKS)
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +17,7 @@ help:
 	@echo "make bench-evaluation  measure the evaluation's runner against a server that answers at once"
 	@echo "make kill-matrix  kill what a training depends on, and measure what is lost and for how long (half an hour)"
 	@echo "make bench-gates  measure the data gates (minutes; BENCH_SCALE=0.1: a tenth of it)"
+	@echo "make bench-rollout  race promotions, switch and roll back under load, and try bad adapters (minutes)"
 	@echo "make bench-training  measure training on the CPU and, where there is one, on the GPU (minutes)"
 	@echo "make bench-gateway  measure the gateway beside nginx and LiteLLM, and kill what it depends on (minutes)"
 
@@ -79,6 +81,9 @@ bench-evaluation: setup
 
 bench-training: setup
 	@PYTHONPATH=include:plugins:containers:. $(BIN)/python -m tests.performance.benchmark_training_speed
+
+bench-rollout: setup
+	@PYTHONPATH=include:plugins:containers:. $(BIN)/python -m tests.performance.benchmark_rollout
 
 # LiteLLM's proxy to compare with has an environment of its own; without one it is left out.
 LITELLM := .venv-litellm

@@ -20,7 +20,17 @@ CONTAINERS = Path(__file__).resolve().parent
 PYTHON = "3.11"
 PIP = "pip==26.3"
 STAMP = ".complete"
-SOURCES_ONLY = frozenset({"deepspeed"})
+SOURCES_ONLY = frozenset(
+    {
+        "axolotl-contribs-lgpl",
+        "axolotl-contribs-mit",
+        "deepspeed",
+        "langdetect",
+        "rouge-score",
+        "sqlitedict",
+        "word2number",
+    }
+)
 """Projects without wheels on PyPI."""
 
 

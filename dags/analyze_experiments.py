@@ -1,6 +1,7 @@
 """One look at every running A/B test: continue, promote the challenger, roll it back, or hold.
 
-First every vLLM replica is brought to the wanted state: one that restarted empty gets its adapters back.
+First everything is brought to the wanted state: a vLLM replica that restarted empty gets its adapters back, rollouts
+that nobody follows go on, and hand edits in MLflow are undone.
 
 Significance is asked at the plan's looks, which share alpha; a plan with one look asks once, when both arms have the
 planned number of users. Guardrails may roll a challenger back at every run. The rules stand in docs/experiments.md, the
@@ -32,6 +33,14 @@ def analyze_experiments() -> None:
     """Wire the looks."""
 
     reconcile = ReconcileOperator(task_id="reconcile_replicas")
+
+    @task
+    def reconcile_registry() -> dict[str, Any]:
+        """Rollouts that nobody follows, and MLflow's aliases, tags and versions."""
+        from tollgate.workflow.reconcile import reconcile_registry as work
+
+        return work(who(get_current_context())).model_dump(mode="json")
+
     running = SQLExecuteQueryOperator(
         task_id="running",
         conn_id="tollgate",
@@ -53,6 +62,7 @@ def analyze_experiments() -> None:
 
         return experiments.act(outcome, who(get_current_context()))
 
+    reconcile_registry()
     reconcile >> running
     act.expand(outcome=look.expand(experiment_id=running.output))
 

@@ -1,8 +1,8 @@
 """From a dataset version to a model version in production, in an A/B test, or refused with its reason.
 
 validate → train (container, GPU) → serve the candidate beside production → evaluate over HTTP → verdict → register →
-release, ask a person, or refuse. A release is a promotion where nothing serves the route yet, else an A/B test. Full
-weights are examined on a vLLM server of their own and stay a candidate.
+release, ask a person, or refuse. A release is a promotion where nothing serves the route yet, else an A/B test or a
+rollout by steps. Full weights are examined on a vLLM server of their own and stay a candidate.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import Param, TaskGroup, TriggerRule, chain, dag, get_current_context, task
 
 from jobs.form import optional_params, training_params
@@ -29,6 +30,7 @@ ANY_BRANCH = TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS
 JOB = "{{ ti.xcom_pull(task_ids='validate')['%s'] }}"
 SERVED = "{{ ti.xcom_pull(task_ids='candidate.serve')['%s'] }}"
 HYPERPARAMETERS = (
+    "backend",
     "lora_rank",
     "lora_alpha",
     "learning_rate",
@@ -154,11 +156,21 @@ PARAMS = {
         section="Gate",
     ),
     "max_answer_tokens": Param(128, type="integer", minimum=1, maximum=8192, title="Longest answer", section="Gate"),
+    "release": Param(
+        "experiment",
+        type="string",
+        enum=["experiment", "rollout"],
+        title="Way into production",
+        description="Beside a champion: an A/B test, which asks for the better one, or a rollout by steps, which asks "
+        "for no harm.",
+        section="Release",
+    ),
     "experiment": Param(
         {"minimum_effect": 0.3, "standard_deviation": 1.13},
         type="object",
         title="Plan of the A/B test",
-        description="Fields of ExperimentPlan, for example users_per_arm, minimum_effect, split, maximum_days.",
+        description="Fields of ExperimentPlan, for example users_per_arm, minimum_effect, split, maximum_days. "
+        "Unless guardrails are named, ratings, errors, empty answers and latency are watched.",
         section="Release",
     ),
 }
@@ -193,6 +205,7 @@ def finetune() -> None:
     train = ContainerJobOperator(
         task_id="train",
         job_folder=JOB % "folder",
+        backend="{{ params.backend }}",
         read_only_paths=[JOB % "base_model", JOB % "dataset_folder"],
         gpus="{{ params.gpus }}",
         mlflow_experiment="{{ params.model_name }}",
@@ -243,11 +256,13 @@ def finetune() -> None:
         return {"pass": "release.choose", "inconclusive": "approval", "fail": "refuse"}[outcome]
 
     @task.branch(trigger_rule=ANY_BRANCH)
-    def choose() -> str:
-        """Fork by whether there is a champion."""
+    def choose(params: dict[str, Any]) -> str:
+        """Fork by whether there is a champion, and by the way that was chosen."""
         from tollgate.workflow import finetune as work
 
-        return "release.open_experiment" if work.has_champion(result_of("register")) else "release.promote"
+        if not work.has_champion(result_of("register")):
+            return "release.promote"
+        return "release.begin_rollout" if params["release"] == "rollout" else "release.open_experiment"
 
     @task
     def promote() -> dict[str, Any]:
@@ -264,6 +279,13 @@ def finetune() -> None:
         job, version, judged, answer = handed_over()
         by = who(get_current_context())
         return work.open_experiment(job, version, params["experiment"], judged, answer, by)
+
+    @task
+    def begin_rollout() -> dict[str, Any]:
+        """Give the version the first share of the champion's route."""
+        from tollgate.workflow import finetune as work
+
+        return work.begin_rollout(*handed_over(), who(get_current_context()))
 
     @task
     def keep_as_candidate() -> str:
@@ -318,8 +340,19 @@ def finetune() -> None:
 
     with TaskGroup("release", tooltip="At once where nothing serves the route, else through an A/B test"):
         chosen = choose()
-        ways = [promote(), open_experiment()]
+        begun = begin_rollout()
+        ways = [promote(), open_experiment(), begun]
         chosen >> ways
+        begun >> TriggerDagRunOperator(
+            task_id="follow_rollout",
+            trigger_dag_id="roll_out",
+            trigger_run_id="finetune__{{ run_id }}",
+            conf={
+                "version": "{{ ti.xcom_pull(task_ids='release.begin_rollout')['served_name'] }}",
+                "why": "{{ run_id }}",
+            },
+            skip_when_already_exists=True,
+        )
 
     refused, kept, decided = refuse(), keep_as_candidate(), decide()
     chain(validate(), train, candidate, register, decided)

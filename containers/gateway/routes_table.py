@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, aliased
 
 from gateway.assignment import Assignments
+from gateway.route_news import RouteNews
 from tollgate.store.tables import Assignment, Deployment, Experiment, RegisteredModel
 
 log = logging.getLogger(__name__)
@@ -53,13 +54,13 @@ class Route:
 
 
 class RoutesTable:
-    """The routes, read every ``refresh_seconds`` in a thread of its own.
+    """The routes, read whenever one moves and every ``refresh_seconds``, in a thread of its own.
 
     Args:
         engine: Tollgate's database.
         assignments: Told which users an experiment has already assigned, before the experiment is used.
         base_model_name: Name under which vLLM serves the base model; a route of its own.
-        refresh_seconds: Pause between two reads.
+        refresh_seconds: Longest pause between two reads.
     """
 
     def __init__(self, engine: Engine, assignments: Assignments, base_model_name: str, refresh_seconds: float) -> None:
@@ -136,8 +137,12 @@ class RoutesTable:
                 self._learned[experiment.experiment_id] = max(newest, since or newest)
 
     def _run(self) -> None:
-        while not self._stop.wait(self._refresh_seconds):
-            self.refresh()
+        news = RouteNews(self._engine, self._stop)
+        while not self._stop.is_set():
+            news.wait(self._refresh_seconds)
+            if not self._stop.is_set():
+                self.refresh()
+        news.close()
 
 
 def _experiments(session: Session) -> dict[str, Arms]:

@@ -21,6 +21,7 @@ from types import FrameType
 from typing import Any
 
 from tollgate.errors import BadInputError, Problem
+from tollgate.training.backends import not_honoured
 from tollgate.training.spec import TrainingSpec
 from trainer.distribution import check_installed, rank
 
@@ -41,7 +42,7 @@ def processes_to_start(spec: TrainingSpec) -> int:
     """How many processes to start; 0 where this one trains by itself, alone or as one of those started.
 
     Raises:
-        BadInputError: On GPUs, other than one process for each; or a library is missing.
+        BadInputError: On GPUs, other than one process for each; the backend trains in one; or a library is missing.
     """
     if "RANK" in os.environ:
         return 0
@@ -54,6 +55,8 @@ def processes_to_start(spec: TrainingSpec) -> int:
             "The processes do not fit the job's GPUs.",
             [Problem("processes", str(count), f"{devices}, one for each GPU that the job sees")],
         )
+    if problems := not_honoured(spec.model_copy(update={"processes": count})):
+        raise BadInputError("The backend does not fit the job's GPUs.", problems)
     check_installed(spec)
     return count if count > 1 else 0
 

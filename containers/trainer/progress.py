@@ -17,8 +17,12 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from tollgate.training.progress import Phase, ProgressLine, perplexity
 
-_COUNTERS = frozenset({"epoch", "num_tokens", "eval_num_tokens"})
+_TOKENS = ("num_tokens", "num_input_tokens_seen")
+"""What TRL, and what transformers, calls the number of tokens so far."""
+_COUNTERS = frozenset({"epoch", "eval_num_tokens", "train_tokens_per_second", "ppl", "eval_ppl", *_TOKENS})
 """What the trainer logs beside its figures and a line says in another way."""
+MEMORY = "memory/"
+"""How Axolotl's names for memory begin. A line says it in another way, and MLflow takes no brackets in a name."""
 
 
 class ProgressWriter(TrainerCallback):
@@ -45,7 +49,7 @@ class ProgressWriter(TrainerCallback):
     ) -> None:
         """Write the first line. The estimate of the time left counts the steps of this process alone."""
         self._started, self._first_step = time.monotonic(), state.global_step
-        self._rate = _TokenRate()
+        self._rate = _TokenRate(state.num_input_tokens_seen)
         if state.is_world_process_zero:
             _cut_torn_line(self._path)
         self._enter("training", state)
@@ -83,11 +87,13 @@ class ProgressWriter(TrainerCallback):
     ) -> None:
         """Write what was logged. Every process computes the rate, one of them writes."""
         given = {name: value for name, value in (logs or {}).items() if isinstance(value, int | float)}
-        figures = {name: value for name, value in given.items() if name not in _COUNTERS}
+        figures = {
+            name: value for name, value in given.items() if name not in _COUNTERS and not name.startswith(MEMORY)
+        }
         if "loss" in figures:
             figures["perplexity"] = perplexity(figures["loss"])
-            if "num_tokens" in given:
-                figures |= self._rate.since_last(given["num_tokens"])
+            if (tokens := next((given[name] for name in _TOKENS if name in given), None)) is not None:
+                figures |= self._rate.since_last(tokens)
         if "eval_loss" in figures:
             figures["eval_perplexity"] = perplexity(figures["eval_loss"])
         self._write(state, figures)
@@ -122,12 +128,16 @@ class ProgressWriter(TrainerCallback):
 
 
 class _TokenRate:
-    """Tokens per second of training: what evaluations and checkpoints took is left out."""
+    """Tokens per second of training: what evaluations and checkpoints took is left out.
 
-    def __init__(self) -> None:
+    Args:
+        tokens: How many an earlier attempt has trained on already.
+    """
+
+    def __init__(self, tokens: float = 0.0) -> None:
         self._since = self._step_ended = time.monotonic()
         self._idle = 0.0
-        self._tokens = 0.0
+        self._tokens = tokens
 
     def step_ended(self) -> None:
         """A step is done; what follows until the next call of :meth:`interrupted` was no training."""

@@ -16,8 +16,7 @@ from typing import Any
 
 import numpy
 import torch
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from trl import SFTTrainer
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from tollgate.training.checkpoint_files import RESUME_STATE, resume_state
 from trainer.checkpoints import WRITING, checkpoint_of_step, publish, rotate, seal
@@ -47,16 +46,16 @@ class RandomStates:
             torch.cuda.set_rng_state_all(self._cuda)
 
 
-class ResumableTrainer(SFTTrainer):  # type: ignore[misc]
-    """TRL's trainer with the above.
+class Resumable(Trainer):  # type: ignore[misc]
+    """The above, for any library's trainer that is one of transformers: ``class Mine(Resumable, TheirTrainer)``.
 
     Args:
         job_folder: The job; checkpoints go to ``checkpoints/`` in it.
         stop: Whether to stop.
         early_stopping: Where the validation loss decides about the end; None: it does not.
         checkpoints_kept: How many checkpoints stay, 1 or more; the best one of early stopping stays as well.
-        *args: As for ``SFTTrainer``.
-        **kwargs: As for ``SFTTrainer``.
+        *args: As for the library's trainer.
+        **kwargs: As for the library's trainer.
     """
 
     def __init__(
@@ -145,8 +144,8 @@ class ResumableTrainer(SFTTrainer):  # type: ignore[misc]
             "loss_since_logged": since_logged,
             "last_logged_step": self._globalstep_last_logged,
             "total_loss": self._total_loss_scalar,
-            "train_tokens": self._total_train_tokens,
-            "train_metrics": dict(self._metrics["train"]),
+            "train_tokens": getattr(self, "_total_train_tokens", 0),
+            "train_metrics": dict(getattr(self, "_metrics", {}).get("train", {})),  # TRL's alone
             "missed_evaluation": self._missed_evaluation,
             "early_stopping": self.early_stopping.state() if self.early_stopping else None,
         }
@@ -175,7 +174,7 @@ class ResumableTrainer(SFTTrainer):  # type: ignore[misc]
                 weight.data = weight.data.to(types[name])
 
     def train(self, resume_from_checkpoint: str | None = None, **kwargs: Any) -> Any:
-        """As ``SFTTrainer.train``, but exact where it resumes."""
+        """As ``Trainer.train``, but exact where it resumes."""
         self._resumed_from = Path(resume_from_checkpoint) if resume_from_checkpoint else None
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
@@ -189,8 +188,9 @@ class ResumableTrainer(SFTTrainer):  # type: ignore[misc]
         self._tr_loss = torch.tensor(mine, device=self.args.device)
         self._globalstep_last_logged = kept["last_logged_step"]
         self._total_loss_scalar = kept["total_loss"]
-        self._total_train_tokens = kept["train_tokens"]
-        self._metrics["train"].update({name: list(values) for name, values in kept["train_metrics"].items()})
+        if hasattr(self, "_metrics"):
+            self._total_train_tokens = kept["train_tokens"]
+            self._metrics["train"].update({name: list(values) for name, values in kept["train_metrics"].items()})
         self._missed_evaluation = kept["missed_evaluation"]
         self._restore_early_stopping(kept["early_stopping"])
 
@@ -281,7 +281,7 @@ class ResumableTrainer(SFTTrainer):  # type: ignore[misc]
 class _Watch(TrainerCallback):
     """Tells the trainer when its turn has come, and looks whether to stop."""
 
-    def __init__(self, trainer: ResumableTrainer) -> None:
+    def __init__(self, trainer: Resumable) -> None:
         self._trainer = trainer
 
     def on_train_begin(

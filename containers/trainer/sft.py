@@ -16,18 +16,22 @@ from transformers import (
     PrinterCallback,
     TrainerCallback,
 )
-from trl import SFTConfig
+from trl import SFTConfig, SFTTrainer
 
 from tollgate.training.checkpoint_files import CHECKPOINTS
 from tollgate.training.spec import TrainingSpec
 from trainer.distribution import let_cpus_run_zero, let_cpus_share_weights, training_arguments
 from trainer.early_stopping import EarlyStopping
 from trainer.packing import check_rows_are_separate
-from trainer.resumable import ResumableTrainer
+from trainer.resumable import Resumable
 from trainer.stop import Stop
 
 SHARED_WEIGHTS = ("fsdp", "zero3")
 """Distributions in which no process can compute with the whole model before the training begins."""
+
+
+class ResumableTrainer(Resumable, SFTTrainer):  # type: ignore[misc]
+    """TRL's trainer that loses nothing."""
 
 
 def build_trainer(spec: TrainingSpec, callbacks: list[TrainerCallback], stop: Stop) -> ResumableTrainer:

@@ -28,7 +28,7 @@ from trainer.launch import error_file, processes_to_start, train_together
 from trainer.stop import EXIT_STOPPED, Stop
 
 if TYPE_CHECKING:
-    from trainer.resumable import ResumableTrainer
+    from trainer.resumable import Resumable
 
 EXIT_BAD_SPECIFICATION = 2
 ADVICE = "Correct the specification and start a new run."
@@ -93,10 +93,10 @@ def _train(spec: TrainingSpec, stop: Stop) -> int:
         return _stopped(stop, "Stopped before the first step, as somebody asked.")
     started = time.monotonic()
     # Imported here: a wrong specification is refused at once, not after the seconds that these take.
+    from trainer.backends import build_trainer
     from trainer.memory import Measurement
     from trainer.progress import ProgressWriter
     from trainer.resumable import EvaluationCutError
-    from trainer.sft import build_trainer
 
     measurement = Measurement()
     callbacks = [ProgressWriter(spec.output / "progress.jsonl"), measurement]
@@ -129,7 +129,7 @@ def _stopped(stop: Stop, text: str) -> int:
     return EXIT_STOPPED
 
 
-def _save(trainer: ResumableTrainer, spec: TrainingSpec) -> Path:
+def _save(trainer: Resumable, spec: TrainingSpec) -> Path:
     """Save the adapter (or the full model) under a temporary name, then rename it."""
     final = spec.output / ("model" if spec.method == "full" else "adapter")
     partial = final.with_suffix(".partial")
@@ -149,7 +149,7 @@ def _save(trainer: ResumableTrainer, spec: TrainingSpec) -> Path:
 
 def _write_result(
     spec: TrainingSpec,
-    trainer: ResumableTrainer,
+    trainer: Resumable,
     metrics: dict[str, Any],
     weights: Path,
     saved_step: int,
@@ -158,6 +158,8 @@ def _write_result(
 ) -> None:
     trainable = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
     total = sum(p.numel() for p in trainer.model.parameters())
+    from trainer.progress import MEMORY
+
     early = trainer.early_stopping
     _write_json(
         spec.output / "result.json",
@@ -178,7 +180,7 @@ def _write_result(
             "metrics": {
                 name: value
                 for name, value in metrics.items()
-                if isinstance(value, (int, float)) and name not in ("step", "epoch")
+                if isinstance(value, (int, float)) and name not in ("step", "epoch") and not name.startswith(MEMORY)
             },
             "seconds": round(seconds, 1),
             "measured": measured,

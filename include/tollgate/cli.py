@@ -17,6 +17,11 @@ ROOMS = {
     "dataset": ("tollgate.dataset.commands:app", "Prepare dataset versions; list, compare and describe them."),
     "job": ("tollgate.training.commands:app", "Training jobs: list, show, watch live, stop."),
     "model": ("tollgate.registry.commands:app", "List, promote and roll back model versions."),
+    "rollout": ("tollgate.serving.commands:app", "A version takes over its route by steps, watched at each."),
+    "reconcile": (
+        "tollgate.serving.commands:reconcile_command",
+        "Bring replicas, rollouts and MLflow in line with PostgreSQL.",
+    ),
     "experiment": ("tollgate.experiments.commands:app", "Plan, simulate and analyse A/B tests."),
     "evaluate": (
         "tollgate.evaluation.evaluate_commands:evaluate_command",

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from tollgate.errors import BadInputError, Problem
+from tollgate.training.backends import DEFAULT as DEFAULT_BACKEND
 
 PROJECT = Path(__file__).resolve().parents[2]
 """The checkout: the folder that holds ``dags``, ``plugins``, ``include`` and ``containers``."""
@@ -49,6 +50,10 @@ class Settings(BaseSettings):
     vllm_image: str = Field(
         "tollgate/vllm:0.1.0", description="Image of vLLM, in which full weights are examined before a release."
     )
+    backend_images: dict[str, str] = Field(
+        {},
+        description="Images of the other training backends by their name; else trainer-axolotl and so on.",
+    )
     job_memory: str = Field("16g", description="Memory limit of a job's container.")
     gpu_memory_gb: float | None = Field(
         None, gt=0, description="Memory of one GPU in GB (10^9 bytes); empty: not compared with what a job needs."
@@ -65,15 +70,52 @@ class Settings(BaseSettings):
     ml_python: Path = Field(
         PROJECT / ".venv-ml" / "bin" / "python", description="Interpreter with torch, TRL and vLLM, for process jobs."
     )
+    backend_pythons: dict[str, Path] = Field(
+        {},
+        description="Interpreters of the other training backends by their name; else of .venv-axolotl and so on.",
+    )
     base_model: Path | None = Field(None, description="Base model that vLLM serves; empty: the demo's own.")
     base_model_name: str = Field("base", description="Name under which vLLM serves the base model.")
     max_lora_rank: int = Field(32, ge=1, le=512, description="Largest adapter rank that vLLM accepts.")
     max_model_len: int = Field(512, ge=16, description="Longest prompt and answer, in tokens, that vLLM serves.")
 
-    @field_validator("home", "ml_python", "base_model", "provider_keys")
+    signatures: Literal["required", "off"] = Field(
+        "required",
+        description="Whether models are signed when registered, and refused by rollout when their signature is wrong.",
+    )
+    signing_key: Path | None = Field(
+        None, description="EC private key (PEM, mode 0600) that signs models; empty: one made under home/keys."
+    )
+    trusted_keys: list[Path] = Field(
+        [], description="Public keys (PEM) whose signatures are accepted; empty: that of this installation's own key."
+    )
+
+    canary_steps: list[float] = Field(
+        [0.05, 0.25, 1.0], description="Shares of the route that a version gets one after the other in a rollout."
+    )
+    canary_dwell_seconds: float = Field(600, ge=0, description="Least seconds that it stays at each share below 1.")
+    canary_minimum_users: int = Field(
+        20, ge=1, description="Least users of each version at each share; with fewer a rollout holds."
+    )
+
+    @field_validator("home", "ml_python", "base_model", "provider_keys", "signing_key")
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
         return None if path is None else path.absolute()  # the stack's processes must all mean the same place
+
+    def trainer_image_of(self, backend: str) -> str:
+        """The image of a training backend; where none is named, the trainer's with the backend's name appended."""
+        if backend == DEFAULT_BACKEND:
+            return self.trainer_image
+        folder, slash, image = self.trainer_image.rpartition("/")
+        name, colon, version = image.partition(":")
+        return self.backend_images.get(backend, f"{folder}{slash}{name}-{backend}{colon}{version}")
+
+    def python_of(self, backend: str) -> Path:
+        """The interpreter of a training backend for process jobs; where none is named, that of ``.venv-<backend>``."""
+        if backend == DEFAULT_BACKEND:
+            return self.ml_python
+        return self.backend_pythons.get(backend, PROJECT / f".venv-{backend}" / "bin" / "python").absolute()
 
     @property
     def datasets(self) -> Path:
@@ -89,6 +131,11 @@ class Settings(BaseSettings):
     def models(self) -> Path:
         """Folder of base models and of registered adapters."""
         return self.home / "models"
+
+    @property
+    def signing_key_file(self) -> Path:
+        """Private key (0600) that signs registered models; its public half is beside it, with ``.pub`` at the end."""
+        return self.signing_key or self.home / "keys" / "model-signing.pem"
 
     @property
     def secrets_file(self) -> Path:

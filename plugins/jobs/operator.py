@@ -29,6 +29,7 @@ from jobs.runtimes import JobKey, JobRequest, JobState, JobStatus, Runtime
 from runs.notes import write_note
 from tollgate.errors import BadInputError, Problem, ServiceUnavailableError
 from tollgate.settings import PROJECT, settings
+from tollgate.training.backends import DEFAULT, LIMITS
 from tollgate.training.leases import Waiting, Wish
 
 LAST_LINES = 20
@@ -52,7 +53,8 @@ class ContainerJobOperator(ResumableJobMixin, DockerOperator):  # type: ignore[m
         script: Entry point for jobs that run as processes, relative to the project; what the image's entry point runs.
         command: Arguments of the entry point (templated); default: the job folder.
         entrypoint: Replaces the image's entry point (templated).
-        image: Default: the trainer's image.
+        image: Default: the trainer's image, of this backend.
+        backend: Which training library the job uses (templated): chooses image and interpreter.
         read_only_paths: Host paths that the job reads, mounted at the same absolute path (templated).
         writable_paths: Further host paths that it writes (templated).
         memory: Memory limit such as ``"16g"`` (templated); default: ``TOLLGATE_JOB_MEMORY``.
@@ -77,6 +79,7 @@ class ContainerJobOperator(ResumableJobMixin, DockerOperator):  # type: ignore[m
     external_id_key = "job_id"
     template_fields: Sequence[str] = (
         "image",
+        "backend",
         "command",
         "entrypoint",
         "environment",
@@ -99,6 +102,7 @@ class ContainerJobOperator(ResumableJobMixin, DockerOperator):  # type: ignore[m
         command: list[str] | None = None,
         entrypoint: list[str] | None = None,
         image: str | None = None,
+        backend: str = DEFAULT,
         read_only_paths: Sequence[str] = (),
         writable_paths: Sequence[str] = (),
         memory: str | None = None,
@@ -114,7 +118,7 @@ class ContainerJobOperator(ResumableJobMixin, DockerOperator):  # type: ignore[m
         kwargs.setdefault("network_mode", "none")
         kwargs.setdefault("shm_size", 1024**3)
         super().__init__(
-            image=image or settings().trainer_image,
+            image=image or "",  # known when the backend is
             command=command,
             entrypoint=entrypoint,
             auto_remove="never",  # removed below, after its end was read
@@ -124,6 +128,7 @@ class ContainerJobOperator(ResumableJobMixin, DockerOperator):  # type: ignore[m
         )
         self.job_folder = job_folder
         self.script = script
+        self.backend = backend
         self.read_only_paths = list(read_only_paths)
         self.writable_paths = list(writable_paths)
         self.memory = memory or settings().job_memory
@@ -356,19 +361,25 @@ class ContainerJobOperator(ResumableJobMixin, DockerOperator):  # type: ignore[m
                 client.pull(self.image)
         except DockerException as error:
             raise JobSpecificationError(
-                f"The Docker engine has no image {self.image} and cannot fetch it: {error}"
+                f"The Docker engine has no image {self.image} for the backend {self.backend} and cannot fetch it: "
+                f"{error}. docs/backends.md tells how to build it; TOLLGATE_BACKEND_IMAGES names another."
             ) from error
         except AirflowException as error:
             raise ServiceUnavailableError(f"No Docker engine answers at {self.docker_url}.") from error
         return DockerRuntime(client)
 
     def _process_runtime(self) -> ProcessRuntime:
-        script, python = PROJECT / self.script, settings().ml_python
+        script, python = PROJECT / self.script, settings().python_of(self.backend)
+        environment = (
+            ("TOLLGATE_ML_PYTHON", python, "`make setup` creates it")
+            if self.backend == DEFAULT
+            else ("TOLLGATE_BACKEND_PYTHONS", python, f"the environment of {self.backend}; docs/backends.md makes it")
+        )
         missing = [
             Problem(where, str(path), f"an existing file; {advice}")
             for where, path, advice in (
                 ("script", script, "the job's entry point"),
-                ("TOLLGATE_ML_PYTHON", python, "`make setup` creates it"),
+                environment,
             )
             if not path.is_file()
         ]
@@ -379,6 +390,7 @@ class ContainerJobOperator(ResumableJobMixin, DockerOperator):  # type: ignore[m
     def _make_request(self, context: Context) -> JobRequest:
         if problems := self._problems():
             raise BadInputError("The job cannot run as it is described.", problems)
+        self.image = self.image or settings().trainer_image_of(self.backend)
         instance = context["ti"]
         map_index = -1 if instance.map_index is None else instance.map_index
         command = tuple(self.command or [self.job_folder])
@@ -387,7 +399,7 @@ class ContainerJobOperator(ResumableJobMixin, DockerOperator):  # type: ignore[m
             folder=Path(self.job_folder),
             image=self.image,
             command=command,
-            process_command=(str(settings().ml_python), str(PROJECT / self.script), *command),
+            process_command=(str(settings().python_of(self.backend)), str(PROJECT / self.script), *command),
             entrypoint=tuple(self.entrypoint) if self.entrypoint else None,
             environment={**self.environment},
             read_only_paths=tuple(map(Path, self.read_only_paths)),
@@ -411,6 +423,8 @@ class ContainerJobOperator(ResumableJobMixin, DockerOperator):  # type: ignore[m
             for path in paths
             if not (Path(path).is_absolute() and Path(path).exists())
         ]
+        if self.backend not in LIMITS:
+            problems.append(Problem("backend", self.backend, f"one of {', '.join(LIMITS)}"))
         if not str(self.gpus).isdecimal():
             problems.append(Problem("gpus", str(self.gpus), "a whole number, 0 or more"))
         try:

@@ -59,7 +59,7 @@ class VllmRolloutHook(BaseHook):
         with transaction() as session:
             model = lifecycle.get(session, model_id)
         with self.get_conn() as client:
-            client.load_adapter(model.served_name, Path(model.model_path))
+            client.load_adapter(model.served_name, Path(model.model_path), model.manifest_digest)
             if prompts:
                 client.probe(model.served_name, prompts)
         return model.served_name

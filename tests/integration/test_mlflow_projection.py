@@ -12,11 +12,12 @@ import pytest
 from tests.integration.mlflow_tracking import TrackingServer
 
 from tollgate.errors import ServiceUnavailableError
-from tollgate.registry import lifecycle, mlflow_projection, mlflow_run, mlflow_server
+from tollgate.registry import lifecycle, mlflow_projection, mlflow_repair, mlflow_run, mlflow_server
 from tollgate.registry.registration import Registration, register_job
 from tollgate.settings import settings
 from tollgate.store.session import transaction
 from tollgate.store.tables import FinetuningJob, ModelEvaluation, TrainingDataset
+from tollgate.workflow.reconcile import reconcile_registry
 
 pytestmark = pytest.mark.stack
 
@@ -31,8 +32,9 @@ def server(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture
-def client(server, postgres_url: str, monkeypatch: pytest.MonkeyPatch):
-    """A client of the server, which is also the one of the settings."""
+def client(server, postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A client of the server, which is also the one of the settings; keys are made in a home of the test's own."""
+    monkeypatch.setenv("TOLLGATE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("TOLLGATE_MLFLOW_URL", server[0])
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server[0])  # for download_artifacts, which takes no client
     settings.cache_clear()
@@ -128,7 +130,7 @@ def test_the_alias_gives_the_adapter_and_hand_made_changes_are_repaired(client, 
     assert mlflow_projection.project_model("mended", client) == []
     got = download_artifacts("models:/mended@production")
     assert sorted(file.name for file in Path(got).iterdir()) == [
-        *("README.md", "adapter_config.json", "adapter_model.safetensors")
+        *("README.md", "adapter_config.json", "adapter_model.safetensors", "model.sig")
     ]
 
     client.set_registered_model_alias("mended", "production", "2")
@@ -141,6 +143,29 @@ def test_the_alias_gives_the_adapter_and_hand_made_changes_are_repaired(client, 
         lifecycle.archive(session, first.model_id, "kim", "over")
     mlflow_projection.project_model("mended", client)
     assert dict(client.get_registered_model("mended").aliases) == {"staging": "2"}
+
+
+def test_what_mlflow_lost_is_brought_back_by_the_reconciler(client, tmp_path: Path) -> None:
+    first, second = (_register(tmp_path, _job(tmp_path, name), "lost", client) for name in ("job-1", "job-2"))
+    _stage(first)
+    _promote(first)
+    mlflow_projection.project_model("lost", client)
+    assert mlflow_repair.repair(client) == []
+
+    client.delete_model_version("lost", "1")
+    assert mlflow_repair.repair(client)[0] == "lost@v1: registered again as models:/lost/3"
+    client.delete_registered_model("lost")
+    reconcile_registry("kim", lambda: client)
+    tags = {version.tags["tollgate.version"] for version in client.search_model_versions("name = 'lost'")}
+    assert tags == {"v1", "v2"}
+    assert client.get_model_version_by_alias("lost", "production").tags["tollgate.version"] == "v1"
+    assert mlflow_repair.repair(client) == []
+
+    client.delete_run(second.mlflow_run_id)
+    client.delete_registered_model("lost")
+    changes = mlflow_repair.repair(client)
+    assert changes[0].startswith(("lost@v1: registered again", "lost@v2: "))
+    assert client.get_model_version_by_alias("lost", "production").tags["tollgate.version"] == "v1"
 
 
 @pytest.mark.parametrize("step", ["log_job", "register", "project_model"])

@@ -41,6 +41,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrackingServer]
 
 @pytest.fixture
 def client(server: TrackingServer, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+    monkeypatch.setenv("TOLLGATE_SIGNATURES", "off")  # of no matter here
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     return mlflow_server.connect(server.address)
 

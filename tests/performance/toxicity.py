@@ -2,7 +2,10 @@
 
 The held-out tenth of the comments was seen by neither the shipped scorer nor the peer, nor the half of the answers on
 law that counts here. Two readings of the labels are measured: everything that is not clean (hate and offensive speech)
-against clean, which people themselves find hard to agree on, and hate against clean alone.
+against clean, which is the scorer's own and the one that a bound is set for, and hate against clean, without the
+offensive comments in between. Figures of one reading say nothing about the other: in cross-validation on the other nine
+tenths the peer reaches .716 in the first and .767 in the second. About 800 comments are held out, so the macro F1 has a
+standard error of about .015.
 """
 
 from __future__ import annotations
@@ -75,14 +78,15 @@ def _measure(peer: Predictor) -> list[dict[str, Any]]:
 
 
 def _peer() -> Predictor:
-    """TF-IDF of characters 1-5 and logistic regression, as scikit-learn's defaults have them, on the same comments."""
+    """TF-IDF of characters 1-5 and logistic regression with balanced classes, otherwise by default."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
     comments = [one for one in read_comments(DATA / "korean-hate-speech" / "train.tsv") if not held_out(one.text)]
-    model = make_pipeline(TfidfVectorizer(analyzer="char", ngram_range=(1, 5)), LogisticRegression(solver="liblinear"))
-    model.fit([one.text for one in comments], [one.labels["toxicity"] for one in comments])
+    features = TfidfVectorizer(analyzer="char", ngram_range=(1, 5))
+    model = make_pipeline(features, LogisticRegression(solver="liblinear", class_weight="balanced"))
+    model.fit([one.text for one in comments], [one.shows("toxicity") for one in comments])
     return lambda texts: model.predict_proba(list(texts))[:, 1].astype(np.float32)
 
 

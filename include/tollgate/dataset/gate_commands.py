@@ -30,12 +30,13 @@ def pii(
     """
     with errors():
         from tollgate.dataset import single_gates, text_lines
-        from tollgate.gates.pii import KINDS, PersonalDataSettings
+        from tollgate.gates.pii import KINDS, PersonalDataSettings, check_installed
 
         kinds = tuple(_one_of("--kind", one, KINDS) for one in kind or KINDS)
         chosen = PersonalDataSettings.model_validate(
             {"kinds": kinds, "allow": tuple(allow or ()), "names": _one_of("--names", names, _NAMES)}
         )
+        check_installed(chosen)
         (texts,) = text_lines.read(file, [field] if field else [])
         print_json_lines(single_gates.personal_data(texts, chosen))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tollgate.experiments.plan import ExperimentPlan
+from tollgate.experiments.plan import GUARDRAILS, ExperimentPlan
 
 USERS_PER_ARM = 90
 QUESTIONS_EACH = 15
@@ -20,7 +20,11 @@ class DemoExperiment(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     plan: ExperimentPlan = ExperimentPlan(
-        minimum_effect=0.1, standard_deviation=0.23, users_per_arm=USERS_PER_ARM, maximum_days=7
+        minimum_effect=0.1,
+        standard_deviation=0.23,
+        users_per_arm=USERS_PER_ARM,
+        maximum_days=7,
+        guardrails=GUARDRAILS,
     )
     users: int = Field(210, description="Users of the first wave; chance splits them, so more than two full arms.")
     questions_each: int = Field(QUESTIONS_EACH, description="Questions a user asks and rates.")

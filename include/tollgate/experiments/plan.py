@@ -115,7 +115,7 @@ GUARDRAILS = (
     Guardrail(metric="empty_share", margin=0.01),
     Guardrail(metric="response_time_p95_ms", margin=0.5, relative=True),
 )
-"""What a plan made by ``tollgate experiment plan --looks`` watches unless told otherwise."""
+"""What a plan made by ``tollgate experiment plan --looks``, and a release, watch unless told otherwise."""
 
 
 class ExperimentPlan(BaseModel):

@@ -1,132 +1,195 @@
-"""Names of persons by rules: a surname, a plausible given name, and something beside it that only a person has.
+"""Names of persons in Korean text, found by a small model trained on KLUE-NER; see ``models/names/NOTICE``.
 
-Three tiers, each with less evidence in the name and more beside it:
+A cheap scan leaves over the words that may be part of a name; a linear-chain conditional random field over characters
+with hashed features reads those. Both are compiled (:mod:`tollgate.gates.names_scan_kernels` and
+:mod:`tollgate.gates.names_kernels`) and read whole columns without a Python string per row. Words of a list of ordinary
+words that look like names (이용자, 임대인, 고속도) are never names.
 
-1. a surname and one of some 800 frequent given names, before a particle or a title ("홍길동의",
-   "김민수 과장");
-2. a surname and two syllables that given names are made of, before a title of persons ("오달샘 님"), or beside a word
-   that introduces a name ("이름은 …", "…의 주민등록번호");
-3. any two or three syllables after a field name ("성명: …", "예금주 …").
-
-Tuned for precision: 이용자, 임대인, 배우자, 고속도로 and the like begin with a surname too and must stay.
+The accurate mode adds what the morphological analyser kiwipiepy says of each character and is some hundred times
+slower. kiwipiepy is no requirement of the project; who asks for the accurate mode without it is told so.
 """
 
 from __future__ import annotations
 
-import re
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-_LEXICON = Path(__file__).with_name("lexicon")
+import numpy as np
 
+from tollgate.errors import BadInputError, Problem
+from tollgate.gates.names_tables import Tables, tables
+from tollgate.gates.text_buffers import buffers, text_column
 
-def _words(name: str) -> frozenset[str]:
-    lines = (_LEXICON / f"{name}.txt").read_text(encoding="utf-8").splitlines()
-    return frozenset(word for line in lines if not line.startswith("#") for word in line.split())
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import pyarrow as pa
 
+    Found = tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.float32]]
+    Morphemes = tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32]]
 
-_ALL_SURNAMES = _words("surnames")
-_SURNAMES = "".join(sorted(name for name in _ALL_SURNAMES if len(name) == 1))
-_DOUBLE_SURNAMES = sorted(name for name in _ALL_SURNAMES if len(name) == 2)
-_COMMON_SURNAMES = "김이박최정강조윤장임한오서신권황안송류유홍전고문양손배백허남심노하곽성차주우구민나진지엄"
-_GIVEN = _words("given_names")
-_NOT_NAMES = _words("not_names")
-_FIRST = _words("first_syllables")
-_SECOND = _words("second_syllables")
-_ROLE_ENDINGS = "자인생원직객료금권법관장민층급부과처실용률량감"
-_VERB_STEMS = ("하", "지나")  # 신청하는, 양도하는, 지지나는
-_TITLES = (
-    "씨|님|고객님|회원님|기사님|선생님|사장님|과장님|부장님|차장님|대리님|팀장님|실장님|소장님|주임님|"
-    "상담사님|상담원님|어르신|여사|귀하"
-)
-_OFFICES = (
-    "과장|부장|차장|대리|사원|주임|팀장|실장|소장|센터장|사장|대표|이사|상무|전무|교수|박사|기사|선생|변호사|판사|검사|의원|장관|"
-    "주무관|사무관|상담사|상담원|고객|회원|군|양|할머니|할아버지|작가|기자|감독|선수|배우|가수"
-)
-_PARTICLES = (
-    "의|은|는|이|가|을|를|와|과|도|만|에게|에게서|께|께서|한테|하고|랑|이랑|이며|이고|이나|이라고|라고|이라는|라는|이라|입니다|"
-    "이에요|예요|이요|인데|인데요|이고요|이었|였|으로|로|이라서|이시|님"
-)
-_NAME = rf"(?P<name>(?:{'|'.join(_DOUBLE_SURNAMES)})[가-힣]{{2}}|[{_SURNAMES}][가-힣]{{2}})"
-_SHORT_NAME = rf"(?P<name>[{_COMMON_SURNAMES}][가-힣])"
-_END = r"(?![가-힣])"
-_AFTER_TITLE = rf"(?:(?:{_PARTICLES}|에|께서는|께서도|에게는|의)?{_END})"
+ANALYSER = ("kiwipiepy", "kiwipiepy_model")
+"""The packages that the accurate mode needs."""
 
-_WITH_TITLE = re.compile(rf"(?<![가-힣]){_NAME}(?= ?(?:{_TITLES}){_AFTER_TITLE})")
-_WITH_OFFICE = re.compile(rf"(?<![가-힣]){_NAME}(?= (?:{_OFFICES})(?:님)?{_AFTER_TITLE})")
-_SHORT_WITH_TITLE = re.compile(rf"(?<![가-힣]){_SHORT_NAME}(?= ?씨{_AFTER_TITLE})")
-_WITH_PARTICLE = re.compile(rf"(?<![가-힣]){_NAME}(?=(?:{_PARTICLES}){_END})")
-_PERSONAL = "주민등록번호|주민번호|전화번호|휴대폰|휴대전화|핸드폰|연락처|이메일|계좌번호|카드번호|생년월일"
-_OWNS_PERSONAL = re.compile(rf"(?<![가-힣]){_NAME}(?=(?:님|씨)?의 ?(?:{_PERSONAL}))")
-_BESIDE_PERSONAL = re.compile(rf"(?<![가-힣]){_NAME}(?=,? (?:{_PERSONAL}))")
-_COPULA = "입니다|이에요|예요|이고|이라고|이며|인데|이요"
-_AFTER_INTRODUCTION = re.compile(
-    r"(?<![가-힣])(?:저는|제가|나는|본인은|신청인은|신청자는|담당자는|차주는|명의자는) "
-    rf"{_NAME}(?= ?(?:{_COPULA})(?![가-힣]))"
-)
-_AFTER_NAME_WORD = re.compile(
-    rf"(?<![가-힣])(?:이름|성함|성명)(?:은|이)? {_NAME}(?= ?(?:{_COPULA})(?![가-힣])|[\s.,!?)]|$)"
-)
-_AFTER_FIELD = re.compile(
-    r"(?<![가-힣])(?:이름|성함|성명|예금주|신청인|고객명|명의자|담당자|수령인|차주|신고자|접수자|민원인)(?: ?: ?| ?= ?)"
-    rf"(?P<name>[{_SURNAMES}][가-힣]{{1,3}}?)(?=(?:{_PARTICLES})?{_END})"
-)
+_MODELS = Path(__file__).with_name("models") / "names"
+_BLOCK = 1 << 20  # bytes of text that a thread takes at a time
+_ODDS = 30.0
 
 
-def find(text: str) -> Iterator[tuple[int, int, float]]:
+def find(text: str, accurate: bool = False) -> Iterator[tuple[int, int, float]]:
     """Find names of persons.
 
     Args:
-        text: Text whose spaces and punctuation are ASCII.
+        text: Any text.
+        accurate: Whether to use the slower and better model.
 
     Yields:
         Start, end and confidence (0 to 1) of each name, with its surname and without title and particle.
+
+    Raises:
+        BadInputError: The accurate model was asked for and kiwipiepy isn't installed.
     """
-    for pattern, accept, confidence in _RULES:
-        for match in pattern.finditer(text):
-            if accept(match["name"]):
-                yield match.start("name"), match.end("name"), confidence
+    _, starts, ends, confidences = find_column([text], accurate)
+    yield from zip(starts.tolist(), ends.tolist(), (round(one, 3) for one in confidences.tolist()), strict=True)
 
 
-def _split(name: str) -> tuple[str, str]:
-    length = 2 if len(name) == 4 and name[:2] in _DOUBLE_SURNAMES else 1
-    return name[:length], name[length:]
+def find_column(texts: pa.Array | pa.ChunkedArray | list[str], accurate: bool = False) -> Found:
+    """Find names of persons in a column of texts.
+
+    Args:
+        texts: A column of strings.
+        accurate: Whether to use the slower and better model.
+
+    Returns:
+        Of each name, in the order of rows and places: row, start and end in characters, without title and particle,
+        and confidence (0 to 1).
+
+    Raises:
+        BadInputError: The accurate model was asked for and kiwipiepy isn't installed.
+    """
+    column = text_column(texts)
+    if not accurate:
+        return tagger("fast").find_column(column)
+    check_accurate()
+    from tollgate.gates import names_morphemes
+
+    return tagger("accurate").find_column(column, names_morphemes.features(column.to_pylist()))
 
 
-def _is_frequent(name: str) -> bool:
-    surname, given = _split(name)
-    known = len(surname) == 2 or surname in _COMMON_SURNAMES
-    return known and given in _GIVEN and name not in _NOT_NAMES
+def check_accurate() -> None:
+    """Check that the accurate mode can run here.
+
+    Raises:
+        BadInputError: kiwipiepy or its model isn't installed.
+    """
+    missing = [package for package in ANALYSER if not find_spec(package)]
+    if missing:
+        problem = Problem("names", "accurate", f"fast, or {' and '.join(missing)} in this environment (pip install)")
+        raise BadInputError("The accurate search for names needs an analyser that is not installed", [problem])
 
 
-def _is_before_particle(name: str) -> bool:
-    return _is_frequent(name) and not name.endswith(_VERB_STEMS)
+@cache
+def tagger(mode: str) -> Tagger:
+    """The model of a mode (fast, accurate) that the project ships."""
+    with np.load(_MODELS / f"{mode}.npz") as file:
+        return Tagger.of({name: file[name] for name in file.files}, tables())
 
 
-def _is_plausible(name: str) -> bool:
-    if _is_frequent(name):
-        return True
-    _, given = _split(name)
-    syllables = given[0] in _FIRST and given[-1] in _SECOND and given[0] != given[-1]  # 부모모님: a typing slip
-    return syllables and given[-1] not in _ROLE_ENDINGS and name not in _NOT_NAMES
+@dataclass(frozen=True)
+class Tagger:
+    """A trained model, ready to run.
+
+    Attributes:
+        scan: Weights of the scan for runs of letters that may be part of a name; none where all are read.
+        least: The lowest sum of weights of a run that is read.
+        weights: Four bytes for each feature's number, each a weight and 128.
+        transitions: Scores of one tag after another, shape (5, 5).
+        scale: What a weight of 1 stands for.
+        bias: Added to the scores of tags inside names.
+        tables: What the model knew before it was trained.
+        fold: What each character is read as.
+    """
+
+    scan: npt.NDArray[np.int8]
+    least: np.int32
+    weights: npt.NDArray[np.uint32]
+    transitions: npt.NDArray[np.float32]
+    scale: np.float32
+    bias: np.float32
+    tables: Tables
+    fold: npt.NDArray[np.uint16]
+
+    @classmethod
+    def of(cls, stored: dict[str, npt.NDArray[np.generic]], known: Tables) -> Tagger:
+        """Lay out stored weights for the kernel.
+
+        Args:
+            stored: ``gaps`` between the numbers of features that have weights, their ``weights`` of B, I, E, S (shape
+                (4, features), bytes), ``transitions``, ``scale`` and ``bias``; of the fast mode ``scan`` and ``least``.
+            known: Character tables and word lists.
+        """
+        from tollgate.gates.names_kernels import BITS, folding
+
+        rows = np.full((1 << BITS, 4), 128, np.uint8)
+        rows[np.cumsum(stored["gaps"], dtype=np.int64)] = (stored["weights"].astype(np.int16) + 128).T
+        return cls(
+            stored.get("scan", np.empty(0, np.int8)).astype(np.int8),
+            np.int32(stored.get("least", 0)),
+            rows.view("<u4").ravel(),
+            stored["transitions"].astype(np.float32),
+            np.float32(stored["scale"]),
+            np.float32(stored["bias"]),
+            known,
+            folding(),
+        )
+
+    def find_column(self, column: pa.LargeStringArray, morphemes: Morphemes | None = None) -> Found:
+        """Find names; see :func:`find_column`.
+
+        Args:
+            column: Texts.
+            morphemes: Where each text's characters begin, and further features of each, for a model that has them.
+        """
+        offsets, data = buffers(column)
+        if morphemes is None:
+            morphemes = np.zeros(len(offsets), np.int64), np.empty((0, 0), np.uint32)
+        blocks = list(pairwise(_edges(offsets)))
+
+        def search(block: tuple[int, int]) -> Found:
+            return self._find(offsets, data, *block, morphemes)
+
+        if len(blocks) > 1:
+            with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+                parts = list(pool.map(search, blocks))
+        else:
+            parts = [search(block) for block in blocks]
+        rows, starts, ends, odds = (np.concatenate(one) for one in zip(*parts, strict=True))
+        confidence = 1 / (1 + np.exp(-np.clip(odds, -_ODDS, _ODDS)))
+        return rows, starts, ends, confidence.astype(np.float32)
+
+    def _find(
+        self,
+        offsets: npt.NDArray[np.int64],
+        data: npt.NDArray[np.uint8],
+        first: int,
+        last: int,
+        morphemes: Morphemes,
+    ) -> Found:
+        from tollgate.gates import names_kernels
+
+        return names_kernels.find(
+            offsets, data, first, last, *morphemes, self.fold, self.tables.arrays(), self.scan, self.least,
+            self.weights, self.scale, self.bias, self.transitions,
+        )  # fmt: skip
 
 
-def _is_short(name: str) -> bool:
-    return name[1] in _SECOND and name[1] not in _ROLE_ENDINGS and name not in _NOT_NAMES
-
-
-def _is_field_value(name: str) -> bool:
-    return name not in _NOT_NAMES and name[-1] not in "자인"
-
-
-_RULES = (
-    (_WITH_TITLE, _is_plausible, 0.9),
-    (_WITH_OFFICE, _is_frequent, 0.85),
-    (_SHORT_WITH_TITLE, _is_short, 0.7),
-    (_WITH_PARTICLE, _is_before_particle, 0.75),
-    (_OWNS_PERSONAL, _is_plausible, 0.9),
-    (_BESIDE_PERSONAL, _is_before_particle, 0.85),
-    (_AFTER_INTRODUCTION, _is_plausible, 0.8),
-    (_AFTER_NAME_WORD, _is_plausible, 0.8),
-    (_AFTER_FIELD, _is_field_value, 0.85),
-)
+def _edges(offsets: npt.NDArray[np.int64]) -> list[int]:
+    """Rows at which blocks of about the same size begin, and the end."""
+    cuts = np.searchsorted(offsets, np.arange(offsets[0] + _BLOCK, offsets[-1], _BLOCK))
+    return [0, *np.unique(cuts[(cuts > 0) & (cuts < len(offsets) - 1)]).tolist(), len(offsets) - 1]

@@ -36,6 +36,7 @@ __all__ = [
     "Masked",
     "MaskedColumn",
     "PersonalDataSettings",
+    "check_installed",
     "excerpt",
     "find",
     "find_column",
@@ -86,7 +87,19 @@ class MaskedColumn:
     findings: Findings
 
 
-def find(text: str, kinds: Collection[Kind] = KINDS, allow: Collection[str] = ()) -> list[Finding]:
+def check_installed(settings: PersonalDataSettings) -> None:
+    """Check that what the search needs is installed, before any text is read.
+
+    Raises:
+        BadInputError: Names are to be found accurately, and the analyser for that isn't installed.
+    """
+    if "name" in settings.kinds and settings.names == "accurate":
+        names.check_accurate()
+
+
+def find(
+    text: str, kinds: Collection[Kind] = KINDS, allow: Collection[str] = (), accurate: bool = False
+) -> list[Finding]:
     """Find personal data in a text, from left to right and without overlaps.
 
     Args:
@@ -94,16 +107,17 @@ def find(text: str, kinds: Collection[Kind] = KINDS, allow: Collection[str] = ()
             numbers only, so that masking can't change its structure or its labels.
         kinds: What to look for.
         allow: Texts that are no personal data, such as the company's own number; compared without spaces and dashes.
+        accurate: Whether names are looked for by the accurate model.
 
     Returns:
         Findings with positions in ``text``.
     """
-    return _settled_text(text, kinds, allow).findings
+    return _settled_text(text, kinds, allow, accurate).findings
 
 
-def mask(text: str, kinds: Collection[Kind] = KINDS, allow: Collection[str] = ()) -> Masked:
-    """Replace personal data by labels such as ``[이름]``; masking a masked text changes nothing."""
-    settled = _settled_text(text, kinds, allow)
+def mask(text: str, kinds: Collection[Kind] = KINDS, allow: Collection[str] = (), accurate: bool = False) -> Masked:
+    """Replace what :func:`find` finds by labels such as ``[이름]``; masking a masked text changes nothing."""
+    settled = _settled_text(text, kinds, allow, accurate)
     return Masked(settled.text, dict(Counter(one.kind for one in settled.findings)))
 
 
@@ -263,21 +277,21 @@ def _settle(texts: Sequence[str], first: Sequence[list[Finding]], search: Search
     ]
 
 
-def _settled_text(text: str, kinds: Collection[Kind], allow: Collection[str]) -> _Settled:
+def _settled_text(text: str, kinds: Collection[Kind], allow: Collection[str], accurate: bool) -> _Settled:
     allowed = _allowed(allow)
 
     def search(texts: list[str]) -> list[list[Finding]]:
-        return [_search(one, kinds, allowed) for one in texts]
+        return [_search(one, kinds, allowed, accurate) for one in texts]
 
     return _settle([text], search([text]), search, _Labels())[0]
 
 
-def _search(text: str, kinds: Collection[Kind], allowed: frozenset[str]) -> list[Finding]:
+def _search(text: str, kinds: Collection[Kind], allowed: frozenset[str], accurate: bool) -> list[Finding]:
     """Search a text once."""
     structured = is_structured(text)
     found = _numbers(text, pii_patterns.ANY, structured)
     if "name" in kinds and not structured:
-        found = _with_names(text, found, [Finding("name", *one) for one in names.find(text)])
+        found = _with_names(text, found, [Finding("name", *one) for one in names.find(text, accurate)])
     return _wanted(text, found, kinds, allowed)
 
 
@@ -299,12 +313,12 @@ def _numbers(text: str, may_hold: int, structured: bool) -> list[Finding]:
 
 
 def _with_names(text: str, found: list[Finding], people: list[Finding]) -> list[Finding]:
-    """Add names, but none that overlaps a label or another finding."""
+    """Add names, but none that overlaps a label or another finding, and no surname or letter alone (김 씨, A씨)."""
     labels = pii_patterns.labels(text)
     apart = [
         one
         for one in people
-        if one.start < one.end and not any(one.start < end and start < one.end for start, end in labels)
+        if one.start + 1 < one.end and not any(one.start < end and start < one.end for start, end in labels)
     ]
     return pii_patterns.without_overlaps(found + apart) if apart else found
 
@@ -369,22 +383,7 @@ def _names(column: pa.LargeStringArray, settings: PersonalDataSettings) -> dict[
     people: dict[int, list[Finding]] = {}
     if "name" not in settings.kinds or settings.names == "off":
         return people
-    find_in_column = getattr(names, "find_column", _find_names_in_column)
-    found = find_in_column(column, accurate=settings.names == "accurate")
+    found = names.find_column(column, accurate=settings.names == "accurate")
     for row, start, end, confidence in zip(*(one.tolist() for one in found), strict=True):
         people.setdefault(row, []).append(Finding("name", start, end, round(confidence, 4)))
     return people
-
-
-def _find_names_in_column(
-    column: pa.LargeStringArray, *, accurate: bool
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-    """Row, start, end and confidence of each name, found by rules whether asked to be accurate or not."""
-    found = [(row, *one) for row, text in enumerate(column.to_pylist()) for one in names.find(text)]
-    rows, starts, ends, confidences = zip(*found, strict=True) if found else ((),) * 4
-    return (
-        np.array(rows, np.int64),
-        np.array(starts, np.int32),
-        np.array(ends, np.int32),
-        np.array(confidences, np.float32),
-    )

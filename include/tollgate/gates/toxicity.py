@@ -1,6 +1,6 @@
 """Toxicity of Korean text, and bias: a compiled linear scorer, and beside it a small lexicon of plain abuse.
 
-The scorer is a logistic regression over hashed character n-grams, trained on Korean news comments that people judged
+The scorer is a linear regression over hashed character n-grams, trained on Korean news comments that people judged
 (``training/train_toxicity.py``; ``models/NOTICE.toxicity``), with clean messages, dialogue and prose beside them, so
 that what is merely no news comment is not toxic to it. It knows what people mean by context. The lexicon knows
 swearing, insults, slurs and threats also where they are spaced out or have signs between, which training data holds
@@ -34,7 +34,7 @@ Target = Literal["toxicity", "bias"]
 MODEL: Final = Path(__file__).parent / "models" / "toxicity.npz"
 """The scorer's weights, written by ``training/train_toxicity.py``."""
 
-_UNLIKENESS_SLOPE = 1.0
+_UNLIKENESS_SLOPE = 0.5
 _ALIKE = 1.0  # log odds from which on a passage is like a comment
 
 _GAP = r"[\s.,·*!@~^\-_/1]{0,3}"

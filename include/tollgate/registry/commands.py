@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import getpass
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import orjson
@@ -16,7 +18,7 @@ from rich.table import Table
 from sqlalchemy.orm import Session
 
 from tollgate.errors import BadInputError, Problem, ServiceUnavailableError
-from tollgate.registry import lifecycle, mlflow_projection
+from tollgate.registry import lifecycle, mlflow_projection, signatures
 from tollgate.registry.lifecycle import StageChange, StageConflictError
 from tollgate.registry.registration import Registration
 from tollgate.store.session import transaction
@@ -31,6 +33,7 @@ Ask = Annotated[
     list[str], typer.Option("--ask", help="A question that it must answer before the route moves; may be repeated.")
 ]
 GREETING = "안녕하세요"
+_TIMES = ["%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%dT%H:%M:%S.%f%z", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d"]
 _COLOURS = {"production": "green", "staging": "cyan", "candidate": "white", "archived": "bright_black"}
 
 
@@ -54,9 +57,16 @@ def list_versions(
 @app.command()
 def history(
     model: Annotated[str, typer.Argument(help="Name of the model, for example highway-router.")],
+    at: Annotated[
+        dt.datetime | None,
+        typer.Option("--at", formats=_TIMES, help="Which version served the route at this time (UTC unless it says)."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show every change of stage of a model's versions, oldest first: who, when, why."""
+    """Show every change of stage of a model's versions, oldest first: who, when, why; or what served at one time."""
+    if at is not None:
+        _show_served(model, at if at.tzinfo else at.replace(tzinfo=dt.UTC), as_json)
+        return
     with transaction() as session:
         changes = lifecycle.history(session, model)
     if not changes:
@@ -80,19 +90,61 @@ def promote(served_name: ServedName, why: Why, ask: Ask = [GREETING], as_json: A
 
 
 @app.command()
-def rollback(served_name: ServedName, why: Why, ask: Ask = [GREETING], as_json: AsJson = False) -> None:  # noqa: B006
-    """Take a production version out of service and bring back the one before it."""
-    with transaction() as session:
+def rollback(served_name: ServedName, why: Why, as_json: AsJson = False) -> None:
+    """Take a version out of service and bring back the one before it, at once: nothing is asked or loaded first."""
+    from tollgate.serving import release
+    from tollgate.serving.client import VllmClient
+
+    with VllmClient() as client, transaction() as session:
         present = lifecycle.find(session, served_name)
-        if present.status != lifecycle.Stage.PRODUCTION:
+        done = release.roll_back(session, present.model_name, getpass.getuser(), why, client, present.id)
+        session.refresh(present)
+        if done.action == "kept":
             raise StageConflictError(served_name, "production", present.status)
-        former = lifecycle.predecessor(session, present.model_name)
-        if former is None:
-            raise BadInputError(
-                "There is nothing to go back to.", [Problem(served_name, "the first in production", "a former version")]
-            )
-        _release(session, former, f"rollback of {served_name}: {why}", ask)
+        assert done.champion is not None
+        former = lifecycle.find(session, done.champion)
     _tell(former, present, as_json)
+
+
+@app.command()
+def sign(
+    served_name: ServedName,
+    why: Why,
+    as_json: AsJson = False,
+) -> None:
+    """Sign a version's files as they are now, where you know that they are right: from then on they may not change."""
+    with transaction() as session:
+        model = lifecycle.find(session, served_name)
+        digest = signatures.sign(Path(model.model_path))
+        lifecycle.record_manifest(session, model.id, digest)
+        lifecycle.record_remark(session, model, getpass.getuser(), f"signed as it is, manifest {digest[:12]}: {why}")
+    _say({"served_name": served_name, "manifest_digest": digest}, f"{served_name} is signed.", as_json)
+
+
+@app.command()
+def verify(served_name: ServedName, as_json: AsJson = False) -> None:
+    """Compare a version's files with its signed manifest; exit status 2 names what differs."""
+    with transaction() as session:
+        model = lifecycle.find(session, served_name)
+    digest = signatures.verify(Path(model.model_path), model.manifest_digest)
+    text = f"{served_name}: the files are those that were signed."
+    _say({"served_name": served_name, "manifest_digest": digest}, text, as_json)
+
+
+def _show_served(route: str, at: dt.datetime, as_json: bool) -> None:
+    from tollgate.serving.rollout import served_at
+
+    with transaction() as session:
+        shares = served_at(session, route, at)
+    names = ", ".join(f"{name} ({share:.0%})" for name, share in shares.items()) or "nothing"
+    _say({"route": route, "at": at, "versions": shares}, f"{route} at {at.isoformat()}: {names}", as_json)
+
+
+def _say(value: dict[str, Any], text: str, as_json: bool) -> None:
+    if as_json:
+        _print_json(value)
+    else:
+        Console().print(escape(text), highlight=False)
 
 
 def _release(session: Session, model: RegisteredModel, why: str, questions: Sequence[str]) -> None:

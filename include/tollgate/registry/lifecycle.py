@@ -44,6 +44,10 @@ PASSABLE: frozenset[str] = frozenset({"pass", "inconclusive"})
 """Verdicts with which a version may be staged or serve; an inconclusive one because a person said so, see ``why``."""
 
 
+ROLLBACK = "rollback of "
+"""Reasons of rollbacks begin so, followed by the version that was left."""
+
+
 class StageConflictError(TollgateError):
     """The version is not in the stage that the caller saw: somebody changed it meanwhile. A retry would not help.
 
@@ -164,6 +168,16 @@ def record_verdict(session: Session, model_id: int, verdict: Verdict, reasons: S
 def record_mlflow_uri(session: Session, model_id: int, uri: str) -> None:
     """Keep where MLflow has the version, for example ``models:/highway-router/3``."""
     session.execute(update(RegisteredModel).where(RegisteredModel.id == model_id).values(mlflow_model_uri=uri))
+
+
+def record_manifest(session: Session, model_id: int, digest: str) -> None:
+    """Keep the digest of the version's signed manifest; see ``tollgate.registry.signatures``."""
+    session.execute(update(RegisteredModel).where(RegisteredModel.id == model_id).values(manifest_digest=digest))
+
+
+def record_remark(session: Session, model: RegisteredModel, by: str, what: str) -> None:
+    """Add a line to the version's history that leaves it in its stage."""
+    _write_down(session, model, Stage(model.status), Stage(model.status), by, what)
 
 
 def move(
@@ -288,8 +302,18 @@ def champion(session: Session, model_name: str) -> RegisteredModel | None:
 
 
 def predecessor(session: Session, model_name: str) -> RegisteredModel | None:
-    """The version that was in production before the present one, to which a rollback goes; null where there is none."""
+    """The version that was in production before the present one, to which a rollback goes; null where there is none.
+
+    Before the present one was promoted, that is: one that came back by a rollback does not lead to what it replaced.
+    """
     present = champion(session, model_name)
+    promoted = session.scalar(
+        select(func.max(StageTransition.id)).where(
+            StageTransition.model_id == (present.id if present else 0),
+            StageTransition.to_stage == Stage.PRODUCTION.value,
+            StageTransition.reason.not_like(f"{ROLLBACK}%"),
+        )
+    )
     return session.scalar(
         select(RegisteredModel)
         .join(StageTransition, StageTransition.model_id == RegisteredModel.id)
@@ -297,6 +321,7 @@ def predecessor(session: Session, model_name: str) -> RegisteredModel | None:
             RegisteredModel.model_name == model_name,
             RegisteredModel.id != (present.id if present else 0),
             StageTransition.from_stage == Stage.PRODUCTION.value,
+            StageTransition.id < (promoted or 2**31),
         )
         .order_by(StageTransition.id.desc())
         .limit(1)

@@ -92,6 +92,8 @@ def project_stages(models: Sequence[RegisteredModel], client: MlflowClient) -> l
     with answering():
         there = {str(version.version): version for version in client.search_model_versions(f"name = '{name}'")}
         registered = [model for model in registered if numbers[model.id] in there]
+        if not registered:
+            return []
         changes: list[str] = []
         for model in registered:
             changes += _project_version(client, model, there[numbers[model.id]])

@@ -115,7 +115,7 @@ def render(facts: CardFacts) -> str:
 def write_card(folder: Path, facts: CardFacts) -> Path:
     """Write the card beside the weights, in place of the one that a training library left there."""
     path = folder / CARD
-    partial = folder / f".{CARD}.{os.getpid()}"
+    partial = folder.parent / f".{folder.name}.{CARD}.{os.getpid()}"  # beside it: a check of its files sees whole ones
     partial.write_text(render(facts), encoding="utf-8")
     partial.replace(path)
     return path

@@ -16,7 +16,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from tollgate.errors import BadInputError, Problem
-from tollgate.registry import lifecycle, mlflow_projection, mlflow_run, mlflow_server
+from tollgate.registry import lifecycle, mlflow_projection, mlflow_run, mlflow_server, signatures
 from tollgate.registry.lifecycle import Verdict
 from tollgate.registry.mlflow_run import DatasetUse, JobRecord
 from tollgate.registry.model_card import CardFacts, write_card
@@ -61,10 +61,11 @@ class Registration:
 
 
 def reserve(job_name: str, model_name: str, created_by: str) -> Registration:
-    """Give a finished job's model its version and served name, before it is loaded for the evaluation.
+    """Give a finished job's model its version and served name and sign its files, before it is loaded.
 
     Raises:
-        BadInputError: The job is unknown, has no model folder, or made a version of another model name.
+        BadInputError: The job is unknown, has no model folder, or made a version of another model name; or the files
+            are not those that were signed when the version got its verdict.
         ServiceUnavailableError: PostgreSQL did not answer.
     """
     with transaction() as session:
@@ -129,7 +130,23 @@ def _job(session: Session, name: str) -> FinetuningJob:
 
 def _reserve(session: Session, job: FinetuningJob, model_name: str, created_by: str) -> RegisteredModel:
     model_format, folder = _model_folder(Path(job.output_dir))
-    return lifecycle.reserve_version(session, model_name, job.id, job.base_model, str(folder), created_by, model_format)
+    model = lifecycle.reserve_version(
+        session, model_name, job.id, job.base_model, str(folder), created_by, model_format
+    )
+    if signatures.required():
+        _sign(session, model)
+    return model
+
+
+def _sign(session: Session, model: RegisteredModel) -> None:
+    """Sign once: what was signed is compared from then on. Weights trained anew get a new one until the verdict."""
+    folder = Path(model.model_path)
+    if not (folder / signatures.SIGNATURE).exists() and model.verdict is None:
+        lifecycle.record_manifest(session, model.id, signatures.sign(folder))
+        return
+    signed_before = signatures.verify(folder, model.manifest_digest)
+    if model.manifest_digest is None:  # the process died between the signature and the row
+        lifecycle.record_manifest(session, model.id, signed_before)
 
 
 def _model_folder(job_folder: Path) -> tuple[str, Path]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -11,7 +11,8 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
-from tollgate.errors import BadInputError, GateRefusedError, Problem, ServiceUnavailableError, TollgateError
+from tollgate.errors import BadInputError, Problem, ServiceUnavailableError, TollgateError
+from tollgate.registry import signatures
 from tollgate.serving.adapter import (
     AdapterDamagedError,
     AdapterMissingError,
@@ -19,6 +20,7 @@ from tollgate.serving.adapter import (
     WrongBaseError,
     check_adapter,
 )
+from tollgate.serving.probes import Probe, ProbeFailedError, Prompt, check_answers, question_of
 from tollgate.settings import settings
 
 __all__ = [
@@ -30,9 +32,6 @@ __all__ = [
     "VllmClient",
     "check_adapter",
 ]
-
-Prompt = str | Sequence[Mapping[str, str]]
-"""A question: the user's words, or the messages of a chat."""
 
 Result = TypeVar("Result")
 
@@ -48,10 +47,6 @@ _NOT_FINITE = "Out of range float values"
 
 class AdapterNameTakenError(BadInputError):
     """The name already stands for another adapter, or for the base. Names are never given twice."""
-
-
-class ProbeFailedError(GateRefusedError):
-    """A loaded adapter answered a probe with nothing, or with no numbers behind the answer."""
 
 
 @dataclass(frozen=True)
@@ -218,6 +213,7 @@ class VllmClient:
         timeout: Seconds that one request may take.
         base_model: Folder of the base model that the replicas serve; by default that of the settings.
         max_rank: Largest adapter rank that the replicas accept; by default that of the settings.
+        signed: Whether a model's files must carry a valid signature; by default as the settings have it.
     """
 
     def __init__(
@@ -226,9 +222,11 @@ class VllmClient:
         timeout: float = 60.0,
         base_model: Path | None = None,
         max_rank: int | None = None,
+        signed: bool | None = None,
     ) -> None:
         self._base_model = base_model or settings().served_base_model
         self._max_rank = max_rank or settings().max_lora_rank
+        self._signed = signatures.required() if signed is None else signed
         self._http = httpx.Client(timeout=httpx.Timeout(timeout, connect=5.0), trust_env=False)
         self.replicas = [Replica(address, self._http) for address in addresses or settings().vllm_addresses]
 
@@ -257,27 +255,31 @@ class VllmClient:
         first, *others = self._everywhere(Replica.list_models)
         return {name: model for name, model in first.items() if all(name in other for other in others)}
 
-    def load_adapter(self, name: str, path: Path) -> bool:
-        """Load an adapter on every replica that lacks it, after its files were checked against the base model.
+    def load_adapter(self, name: str, path: Path, digest: str | None = None) -> bool:
+        """Load an adapter on every replica that lacks it, after its signature and its files were checked.
 
         Args:
             name: The immutable name, for example ``highway-router@v3``.
             path: Its folder, the same on the server's machine.
+            digest: The digest that the registry keeps of its signed manifest, where there is one.
 
         Returns:
             True if at least one replica loaded it now.
 
         Raises:
             AdapterNameTakenError: The name stands for another folder.
+            SignatureMismatchError: Its files are not those that were signed; ``ModelUnsignedError``: none were.
             BadInputError: The files or a replica rule it out; ``check_adapter`` lists the typed subclasses.
             ServiceUnavailableError: A replica did not answer; the others have loaded it.
         """
-        return any(self._everywhere(lambda replica: self.load_on(replica, name, path)))
+        return any(self._everywhere(lambda replica: self.load_on(replica, name, path, digest)))
 
-    def load_on(self, replica: Replica, name: str, path: Path) -> bool:
+    def load_on(self, replica: Replica, name: str, path: Path, digest: str | None = None) -> bool:
         """``load_adapter`` on one replica only."""
         if replica.holds(name, path):
             return False
+        if self._signed:
+            signatures.verify(path, digest)
         check_adapter(path, self._base_model, self._max_rank)
         return replica.load_adapter(name, path)
 
@@ -289,26 +291,32 @@ class VllmClient:
         """
         return any(self._everywhere(lambda replica: replica.unload_adapter(name)))
 
-    def probe(self, name: str, prompts: Sequence[Prompt], max_tokens: int = 16) -> dict[str, list[str]]:
+    def probe(self, name: str, probes: Sequence[Probe], max_tokens: int = 16) -> dict[str, list[str]]:
         """Ask every replica every question and look at what the answers hold: status codes say nothing here.
 
         Args:
             name: A loaded model.
-            prompts: Questions that a working model answers with at least one visible token.
+            probes: Questions that a working model answers with at least one visible token, or whose answer is known.
             max_tokens: Longest answer.
 
         Returns:
             The answers in the order of the questions, by the replica's address.
 
         Raises:
-            ProbeFailedError: An answer is empty or made of NaN.
+            ProbeFailedError: An answer is empty or made of NaN, or too many are not the known ones.
             BadInputError: No questions, one that cannot be asked, or a model that is not loaded.
             ServiceUnavailableError: A replica did not answer.
         """
-        if not prompts:
-            raise BadInputError("A probe needs at least one question.", [Problem("prompts", "none", "one or more")])
-        answers = self._everywhere(lambda replica: [replica.probe(name, prompt, max_tokens) for prompt in prompts])
+        answers = self._everywhere(lambda replica: self.probe_on(replica, name, probes, max_tokens))
         return dict(zip([replica.address for replica in self.replicas], answers, strict=True))
+
+    def probe_on(self, replica: Replica, name: str, probes: Sequence[Probe], max_tokens: int = 16) -> list[str]:
+        """``probe`` on one replica only."""
+        if not probes:
+            raise BadInputError("A probe needs at least one question.", [Problem("prompts", "none", "one or more")])
+        answers = [replica.probe(name, question_of(probe), max_tokens) for probe in probes]
+        check_answers(name, replica.address, probes, answers)
+        return answers
 
     def _everywhere(self, action: Callable[[Replica], Result]) -> list[Result]:
         results, down = [], []

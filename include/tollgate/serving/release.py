@@ -13,14 +13,16 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from tollgate.errors import GateRefusedError
+from tollgate.errors import BadInputError, GateRefusedError, Problem
 from tollgate.experiments.analysis import conclude, open_experiment, stop
 from tollgate.experiments.decision import Action, Decision
 from tollgate.experiments.plan import ExperimentPlan
 from tollgate.registry import lifecycle
 from tollgate.registry.lifecycle import Stage
-from tollgate.serving.client import Prompt, VllmClient
-from tollgate.serving.rollout import deploy, set_route
+from tollgate.serving import canary_rollout
+from tollgate.serving.client import VllmClient
+from tollgate.serving.probes import Probe
+from tollgate.serving.rollout import deploy, ensure_served, is_served, set_route
 from tollgate.store.tables import Deployment, Experiment, RegisteredModel
 
 
@@ -52,9 +54,9 @@ def has_champion(session: Session, model_id: int) -> bool:
 
 
 def promote(
-    session: Session, model_id: int, by: str, why: str, prompts: Sequence[Prompt], client: VllmClient
+    session: Session, model_id: int, by: str, why: str, prompts: Sequence[Probe], client: VllmClient
 ) -> Release:
-    """Give a version its whole route and make it the production version; an experiment on the route stops.
+    """Give a version its whole route and make it the production version; experiment and rollout on it stop.
 
     Args:
         session: The caller's transaction.
@@ -74,7 +76,9 @@ def promote(
     former = lifecycle.champion(session, model.model_name)
     deploy(session, model.model_name, model.id, by, prompts, client)
     lifecycle.promote_to_production(session, model.id, by, why)
-    _stop_experiment(session, model.model_name, f"{model.served_name} got the whole route. {why}")
+    reason = f"{model.served_name} got the whole route. {why}"
+    _stop_experiment(session, model.model_name, reason)
+    canary_rollout.stop(session, model.model_name, by, reason)
     other = former.served_name if former and former.id != model.id else None
     return Release(action="promoted", route=model.model_name, served_name=model.served_name, champion=other)
 
@@ -85,7 +89,7 @@ def open_test(
     by: str,
     why: str,
     plan: ExperimentPlan,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[Probe],
     client: VllmClient,
 ) -> Release:
     """Stage a version and let it share the champion's route in an experiment.
@@ -104,6 +108,8 @@ def open_test(
     running = session.scalar(select(Experiment).where(Experiment.route == route, Experiment.status == "running"))
     if running is not None and running.model_b_id != model.id:
         raise GateRefusedError(f"Experiment {running.experiment_name} is running on {route}; conclude it first.")
+    if canary_rollout.running(session, route) is not None:
+        raise GateRefusedError(f"A rollout is running on {route}; wait for it, or abort it.")
     model = _stage(session, model_id, by, f"to be tested against {champion.served_name}. {why}")
     if model.status != Stage.STAGING:
         raise GateRefusedError(f"{model.served_name} is {model.status}; only a candidate can be tested.")
@@ -167,6 +173,54 @@ def stop_test(session: Session, experiment_id: int, reason: str, by: str) -> Rel
     return _release("rolled_back", experiment, challenger, champion)
 
 
+def roll_back(
+    session: Session, route: str, by: str, why: str, client: VllmClient, away_from: int | None = None
+) -> Release:
+    """Leave what was released last, in one call: the rollout or experiment under way, else the production version.
+
+    Nothing is asked and, where the version before is still loaded, nothing is loaded: the route moves when the
+    transaction commits, and the gateway follows within its refresh time.
+
+    Args:
+        session: The caller's transaction.
+        route: Name that clients use.
+        by: Who decided.
+        why: The reason, in words.
+        client: The vLLM replicas.
+        away_from: The version to leave; nothing happens where it has no part of the route any more, so that a retry
+            cannot go back twice. Null: whichever was released last.
+
+    Raises:
+        BadInputError: There is no version to go back to.
+        ServiceUnavailableError: No replica has the former version, and one did not answer; nothing was changed.
+    """
+    lifecycle.lock_model(session, route)
+    rollout = canary_rollout.running(session, route)
+    if rollout is not None and away_from in {None, rollout.model_id}:
+        ended = canary_rollout.abort(session, rollout, by, why)
+        return Release(action="rolled_back", route=route, served_name=ended.served_name, champion=ended.former)
+    running = session.scalar(select(Experiment).where(Experiment.route == route, Experiment.status == "running"))
+    if running is not None and away_from in {None, running.model_b_id}:
+        return stop_test(session, running.id, why, by)
+    present, former = lifecycle.champion(session, route), lifecycle.predecessor(session, route)
+    if away_from is not None and (present is None or present.id != away_from):
+        left, serving = lifecycle.get(session, away_from), present.served_name if present else None
+        return Release(action="kept", route=route, served_name=left.served_name, champion=serving)
+    if present is None or former is None:
+        expected = "one in production, and a former version of it"
+        raise BadInputError("There is nothing to go back to.", [Problem("route", route, expected)])
+    if not is_served(former, client):
+        ensure_served(former, client)
+    if rollout is not None:
+        canary_rollout.abort(session, rollout, by, why)
+    if running is not None:
+        stop_test(session, running.id, why, by)
+    reason = f"{lifecycle.ROLLBACK}{present.served_name}: {why}"
+    lifecycle.promote_to_production(session, former.id, by, reason, replacing=present.id)
+    set_route(session, route, {former.id: 1.0}, by)
+    return Release(action="rolled_back", route=route, served_name=present.served_name, champion=former.served_name)
+
+
 def retire(session: Session, route: str, by: str, why: str) -> list[str]:
     """Take every version of a route out of service: its experiment stops, its versions are archived, nothing serves it.
 
@@ -175,6 +229,7 @@ def retire(session: Session, route: str, by: str, why: str) -> list[str]:
     """
     lifecycle.lock_model(session, route)  # before the experiment, as a decision on it does
     _stop_experiment(session, route, why)
+    canary_rollout.stop(session, route, by, why)
     serving = update(Deployment).where(Deployment.route == route, Deployment.ended_at.is_(None))
     session.execute(serving.values(ended_at=func.clock_timestamp()))
     in_use = {Stage.CANDIDATE, Stage.STAGING, Stage.PRODUCTION}

@@ -7,6 +7,7 @@ one loaded. The gateway follows the table within a second. Every function works 
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,10 @@ from sqlalchemy.orm import Session
 from tollgate.errors import BadInputError, Problem, ServiceUnavailableError, TollgateError
 from tollgate.registry import lifecycle
 from tollgate.registry.lifecycle import Stage
-from tollgate.serving.client import Prompt, Replica, VllmClient
+from tollgate.serving import probes
+from tollgate.serving.channel import ROUTES_CHANNEL
+from tollgate.serving.client import Replica, VllmClient
+from tollgate.serving.probes import KnownAnswer, Probe, ProbeFailedError
 from tollgate.store.tables import Deployment, Experiment, RegisteredModel
 
 ADAPTER = "peft"
@@ -62,6 +66,21 @@ def current(session: Session, route: str) -> dict[int, float]:
     return {row.model_id: row.weight for row in rows}
 
 
+def served_at(session: Session, route: str, at: dt.datetime) -> dict[str, float]:
+    """Which versions served a route at one instant: shares by served name, the largest first; empty where none did."""
+    rows = session.execute(
+        select(RegisteredModel, Deployment.weight)
+        .join(Deployment, Deployment.model_id == RegisteredModel.id)
+        .where(
+            Deployment.route == route,
+            Deployment.started_at <= at,
+            or_(Deployment.ended_at.is_(None), Deployment.ended_at > at),
+        )
+        .order_by(Deployment.weight.desc(), RegisteredModel.id)
+    )
+    return {model.served_name: weight for model, weight in rows}
+
+
 def set_route(session: Session, route: str, weights: Mapping[int, float], by: str) -> bool:
     """Give the route to these versions from now on; what served it before becomes history.
 
@@ -91,6 +110,7 @@ def set_route(session: Session, route: str, weights: Mapping[int, float], by: st
         for model_id, share in shares.items()
     )
     session.flush()
+    session.execute(select(func.pg_notify(ROUTES_CHANNEL, route)))  # heard when the transaction commits
     return True
 
 
@@ -99,11 +119,13 @@ def deploy(
     route: str,
     model_id: int,
     by: str,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[Probe],
     client: VllmClient,
     share: float = 1.0,
 ) -> Deployed:
     """Load a version on every replica, look at its answers, and move the route to it.
+
+    What it answers is kept: a replica that loads it later, such as one that restarted, must answer the same.
 
     What served the route stays loaded, so that requests under way finish and a way back is instant. Whatever fails
     leaves the route as it was and no adapter behind that was not there before.
@@ -113,20 +135,20 @@ def deploy(
         route: Name that clients use.
         model_id: The version.
         by: Who decided: a user, or the name of a run.
-        prompts: Questions that a working version answers.
+        prompts: Questions that a working version answers; of some the answer may be known.
         client: The replicas.
         share: Share of the route's users, above 0 and up to 1; the present versions keep the rest in proportion.
 
     Raises:
         BadInputError: Unknown version, full weights, unusable files, a share out of range.
-        ProbeFailedError: It answers nothing; the route was not moved.
+        ProbeFailedError: It answers nothing, or not what it is known to answer; the route was not moved.
         ServiceUnavailableError: A replica did not answer; the route was not moved.
     """
     if not 0 < share <= 1:
         raise BadInputError("No such share.", [Problem("share", str(share), "above 0 and up to 1")])
     model = _adapter(session, model_id)
     _lock_adapter(session, model)
-    answers = _load_and_look(model, prompts, client)
+    answers = _load_and_look(session, model, prompts, client)
     _lock(session, f"route:{route}")
     present = current(session, route)
     rest = {key: weight for key, weight in present.items() if key != model_id} if share < 1 else {}
@@ -154,7 +176,7 @@ def roll_back(
 
     Raises:
         BadInputError: There is no former state to go back to.
-        ServiceUnavailableError: A replica did not answer; the route was not moved.
+        ServiceUnavailableError: No replica has a former version; the route was not moved.
     """
     _lock(session, f"route:{route}")
     present = current(session, route)
@@ -164,10 +186,42 @@ def roll_back(
     if former is None:
         raise BadInputError("There is nothing to go back to.", [Problem("route", route, "one with a former version")])
     for model_id in former:
-        model = _adapter(session, model_id)
-        client.load_adapter(model.served_name, Path(model.model_path))
+        ensure_served(_adapter(session, model_id), client)
     set_route(session, route, former, by)
     return former
+
+
+def ensure_served(model: RegisteredModel, client: VllmClient) -> None:
+    """Make sure that at least one replica holds a version that served before, for the way back must not wait for all.
+
+    The gateway passes over replicas that lack it; the reconciler brings them what they lack.
+
+    Raises:
+        BadInputError: No replica has it, and its files or the replicas rule it out.
+        ServiceUnavailableError: No replica has it, and one did not answer.
+    """
+    failures: list[TollgateError] = []
+    for replica in client.replicas:
+        try:
+            client.load_on(replica, model.served_name, Path(model.model_path), model.manifest_digest)
+        except (ServiceUnavailableError, BadInputError) as error:
+            failures.append(error)
+    if len(failures) == len(client.replicas):
+        raise failures[0]
+
+
+def is_served(model: RegisteredModel, client: VllmClient) -> bool:
+    """Whether at least one replica holds a version; the first that does is asked, and no other."""
+    for replica in client.replicas:
+        with suppress(ServiceUnavailableError):
+            if replica.holds(model.served_name, Path(model.model_path)):
+                return True
+    return False
+
+
+def known_answers(model: RegisteredModel) -> list[KnownAnswer]:
+    """What a version is known to answer, from its first deployment on."""
+    return probes.from_json(model.deployment_config.get("probes"))
 
 
 def adapters_in_use(session: Session) -> dict[str, RegisteredModel]:
@@ -222,9 +276,10 @@ def _reconcile_replica(session: Session, client: VllmClient, replica: Replica, d
     served = replica.list_models()
     for name, model in _wanted(session).items():
         try:
-            if client.load_on(replica, name, Path(model.model_path)):
+            if client.load_on(replica, name, Path(model.model_path), model.manifest_digest):
+                _look(client, replica, model)
                 done.loaded.append(f"{name} at {replica.address}")
-        except BadInputError as error:
+        except (BadInputError, ProbeFailedError) as error:
             done.problems.append(str(error))
     for name in served:
         if not _OUR_NAME.fullmatch(name):
@@ -232,6 +287,22 @@ def _reconcile_replica(session: Session, client: VllmClient, replica: Replica, d
         _lock(session, f"adapter:{name}")
         if name not in _kept(session) and replica.unload_adapter(name):
             done.unloaded.append(f"{name} at {replica.address}")
+
+
+def _look(client: VllmClient, replica: Replica, model: RegisteredModel) -> None:
+    """Put the known questions to a version that a replica has just loaded; one that fails is taken away again.
+
+    Raises:
+        ProbeFailedError: It does not answer as it is known to; requests for it go to the other replicas.
+    """
+    if not (known := known_answers(model)):
+        return
+    try:
+        client.probe_on(replica, model.served_name, known)
+    except TollgateError:
+        with suppress(ServiceUnavailableError):
+            replica.unload_adapter(model.served_name)
+        raise
 
 
 def _wanted(session: Session) -> dict[str, RegisteredModel]:
@@ -256,17 +327,37 @@ def _former(session: Session, route: str) -> list[dict[int, float]]:
     return [{row.model_id: row.weight for row in state} for _, state in groupby(rows, key=lambda row: row.started_at)]
 
 
-def _load_and_look(model: RegisteredModel, prompts: Sequence[Prompt], client: VllmClient) -> dict[str, list[str]]:
+def _load_and_look(
+    session: Session, model: RegisteredModel, prompts: Sequence[Probe], client: VllmClient
+) -> dict[str, list[str]]:
     name = model.served_name
     lacking = [replica for replica in client.replicas if name not in replica.list_models()]
+    known = known_answers(model)
+    asked = [probe.question for probe in known]
+    questions = [*known, *(prompt for prompt in prompts if probes.question_of(prompt) not in asked)]
     try:
-        client.load_adapter(name, Path(model.model_path))
-        return client.probe(name, prompts)
+        client.load_adapter(name, Path(model.model_path), model.manifest_digest)
+        answers = client.probe(name, questions)
+        if not known:
+            _keep_answers(session, model, questions, answers)
     except TollgateError:
         for replica in lacking:
             with suppress(ServiceUnavailableError):
                 replica.unload_adapter(name)
         raise
+    return answers
+
+
+def _keep_answers(
+    session: Session, model: RegisteredModel, asked: Sequence[Probe], answers: Mapping[str, Sequence[str]]
+) -> None:
+    """Keep what the first replica answers, once the others answer the same."""
+    first = next(iter(answers.values()))
+    kept = [KnownAnswer(probes.question_of(probe), answer) for probe, answer in zip(asked, first, strict=True)]
+    for address, others in answers.items():
+        probes.check_answers(model.served_name, address, kept, others)
+    model.deployment_config = {**model.deployment_config, "probes": probes.to_json(kept)}
+    session.flush()
 
 
 def _adapter(session: Session, model_id: int) -> RegisteredModel:

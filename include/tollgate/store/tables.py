@@ -145,6 +145,7 @@ class RegisteredModel(Table):
     verdict: Mapped[str | None] = mapped_column(String(50))
     verdict_reasons: Mapped[list[Any]] = mapped_column(server_default=text("'[]'"))
     deployment_config: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    manifest_digest: Mapped[str | None] = mapped_column(String(64))
     mlflow_model_uri: Mapped[str | None] = mapped_column(Text)
     description: Mapped[str | None] = mapped_column(Text)
     tags: Mapped[list[str]] = mapped_column(server_default=text("'{}'"))
@@ -218,6 +219,43 @@ class Deployment(Table):
     ended_at: Mapped[dt.datetime | None]
 
 
+class Rollout(Table):
+    """A version that takes over its route step by step, watched at each; ``step`` counts the plan's shares from 0."""
+
+    __tablename__ = "rollouts"
+    __table_args__ = (Index("uq_rollouts_running", "route", unique=True, postgresql_where=text("status = 'running'")),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    route: Mapped[str] = mapped_column(String(255), index=True)
+    model_id: Mapped[int] = mapped_column(ForeignKey("model_registry.id"))
+    former_id: Mapped[int] = mapped_column(ForeignKey("model_registry.id"))
+    plan: Mapped[dict[str, Any]]
+    status: Mapped[str] = mapped_column(String(50), server_default="running")
+    step: Mapped[int] = mapped_column(server_default="0")
+    looks: Mapped[int] = mapped_column(server_default="0")
+    looked_requests: Mapped[int] = mapped_column(server_default="0")
+    step_started_at: Mapped[dt.datetime] = _now()
+    reason: Mapped[str] = mapped_column(Text)
+    started_by: Mapped[str] = mapped_column(String(255))
+    started_at: Mapped[dt.datetime] = _now()
+    ended_at: Mapped[dt.datetime | None]
+
+
+class RolloutEvent(Table):
+    """What was decided about a rollout: who, when, why, on which figures."""
+
+    __tablename__ = "rollout_events"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    rollout_id: Mapped[int] = mapped_column(ForeignKey("rollouts.id", ondelete="CASCADE"), index=True)
+    action: Mapped[str] = mapped_column(String(50))
+    share: Mapped[float]
+    reason: Mapped[str] = mapped_column(Text)
+    figures: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    changed_by: Mapped[str] = mapped_column(String(255))
+    changed_at: Mapped[dt.datetime] = _now()
+
+
 class Experiment(Table):
     """An A/B test: the champion (A) against the challenger (B) on one route, with the plan made before it started."""
 
@@ -265,7 +303,10 @@ class RequestLog(Table):
     """
 
     __tablename__ = "ab_test_logs"
-    __table_args__ = (Index("ix_ab_test_logs_experiment_user", "experiment_id", "user_hash"),)
+    __table_args__ = (
+        Index("ix_ab_test_logs_experiment_user", "experiment_id", "user_hash"),
+        Index("ix_ab_test_logs_route_created", "route", "created_at"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     request_id: Mapped[str] = mapped_column(String(64), unique=True)

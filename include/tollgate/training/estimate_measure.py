@@ -35,10 +35,9 @@ def measure(spec: TrainingSpec, settings: Settings, steps: int = STEPS) -> Path:
         BadInputError: There is no interpreter with torch, or several processes are asked for.
         TollgateError: The trainer failed; its last words are in the message.
     """
-    if not settings.ml_python.is_file():
-        problem = Problem(
-            "TOLLGATE_ML_PYTHON", str(settings.ml_python), "an interpreter with torch; make setup makes it"
-        )
+    python = settings.python_of(spec.backend)
+    if not python.is_file():
+        problem = Problem("TOLLGATE_ML_PYTHON", str(python), f"an interpreter with torch and {spec.backend}")
         raise BadInputError("Nothing can be measured here.", [problem])
     if spec.processes > 1:
         raise BadInputError("Only one process is measured.", [Problem("processes", str(spec.processes), "1")])
@@ -49,7 +48,7 @@ def measure(spec: TrainingSpec, settings: Settings, steps: int = STEPS) -> Path:
     short = _short(spec, folder, steps)
     (folder / "spec.json").write_text(short.model_dump_json(indent=2), encoding="utf-8")
     try:
-        _train(folder, settings)
+        _train(folder, python)
     finally:
         for heavy in ("checkpoints", "adapter", "model", "dataset"):
             shutil.rmtree(folder / heavy, ignore_errors=True)
@@ -81,11 +80,11 @@ def _short(spec: TrainingSpec, folder: Path, steps: int) -> TrainingSpec:
     return spec.model_copy(update=changed)
 
 
-def _train(folder: Path, settings: Settings) -> None:
+def _train(folder: Path, python: Path) -> None:
     offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     quiet = {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
     # The same environment as a job's (plugins/jobs/runtimes.py), which include may not import.
-    command = [str(settings.ml_python), str(_TRAINER), str(folder)]
+    command = [str(python), str(_TRAINER), str(folder)]
     with (folder / "job.log").open("w", encoding="utf-8") as log:
         done = subprocess.run(
             command, env={**os.environ, **offline, **quiet}, stdout=log, stderr=subprocess.STDOUT, check=False

@@ -108,13 +108,13 @@ def _read(path: Path) -> PastRun | None:
 
 
 def matches(run: PastRun, shape: ModelShape, spec: TrainingSpec, device: Device) -> bool:
-    """Whether a run's speed says something about ``spec``: same shape of the base, method, arithmetic and device."""
+    """Whether a run's speed says something about ``spec``: same base's shape, library, method, arithmetic, device."""
     return (
         run.shape.signature == shape.signature
         and run.measured.get("device") == device
         and all(
             getattr(run.spec, name) == getattr(spec, name)
-            for name in ("method", "precision", "distribution", "processes")
+            for name in ("backend", "method", "precision", "distribution", "processes")
         )
     )
 

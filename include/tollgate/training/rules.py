@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tollgate.errors import Problem
+from tollgate.training import backends
 
 if TYPE_CHECKING:
     from tollgate.training.model_shape import ModelShape
@@ -25,7 +26,8 @@ def contradictions(spec: TrainingSpec, wrong: frozenset[str] = frozenset()) -> l
     Returns:
         One problem for each rule that does not hold, named after the field to change.
     """
-    return [problem for fields, rule in _RULES if wrong.isdisjoint(fields) and (problem := rule(spec))]
+    found = [problem for fields, rule in _RULES if wrong.isdisjoint(fields) and (problem := rule(spec))]
+    return [*found, *backends.not_honoured(spec, wrong)]
 
 
 def _gain_needs_patience(spec: TrainingSpec) -> Problem | None:

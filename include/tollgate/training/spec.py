@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from tollgate.errors import BadInputError, Problem
 from tollgate.training import rules
+from tollgate.training.backends import DEFAULT, BackendName
 
 _NOT_VALID = "The training specification is not valid."
 
@@ -25,6 +26,7 @@ class TrainingSpec(BaseModel):
     dataset_reference: str = Field(description="The same version as people write it, for example highway@v3.")
     output: Path = Field(description="The job folder: checkpoints, progress.jsonl, result.json are written here.")
 
+    backend: BackendName = Field(DEFAULT, description="The library that trains; docs/backends.md compares them.")
     method: Literal["full", "lora", "qlora"] = Field("lora", description="Which weights are trained.")
     lora_rank: int = Field(16, ge=1, le=512, description="Rank of the adapter.")
     lora_alpha: int = Field(32, ge=1, le=1024, description="Scale of the adapter; the update counts alpha / rank.")

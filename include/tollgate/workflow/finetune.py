@@ -21,12 +21,14 @@ from tollgate.evaluation.examination import CASES, FOLDER, Examination, write_ex
 from tollgate.evaluation.runner import cases_from_dataset
 from tollgate.evaluation.verdict import Verdict, VerdictSettings
 from tollgate.evaluation.verdict_settings import DEFAULT_SETTINGS, parse_settings
-from tollgate.experiments.plan import ExperimentPlan
+from tollgate.experiments.plan import GUARDRAILS, ExperimentPlan
 from tollgate.registry import lifecycle
 from tollgate.registry.mlflow_projection import project_model
 from tollgate.registry.registration import ARTIFACTS, Registration, reserve
-from tollgate.serving import release
-from tollgate.serving.client import Prompt, VllmClient
+from tollgate.serving import canary_rollout, release
+from tollgate.serving.canary import CanaryPlan
+from tollgate.serving.client import VllmClient
+from tollgate.serving.probes import KnownAnswer, Probe
 from tollgate.settings import settings
 from tollgate.store.session import transaction
 from tollgate.store.tables import FinetuningJob
@@ -90,11 +92,12 @@ def serve_candidate(
     with transaction() as session:
         finish_job(session, trained.name, "completed")
         record_checkpoints(session, trained.id, trained.folder)
+        digest = lifecycle.get(session, registration.model_id).manifest_digest
     version = {"model_id": registration.model_id, "served_name": registration.served_name}
     if trained.method == "full":
         return version | _prepare_examination(trained, registration, max_tokens, _asks_for_perplexity(rules))
     with VllmClient() as client:
-        client.load_adapter(registration.served_name, Path(registration.model_path))
+        client.load_adapter(registration.served_name, Path(registration.model_path), digest)
     return version
 
 
@@ -200,7 +203,8 @@ def promote(
     decider = _decider(answer, by)
     with VllmClient() as client, transaction() as session:
         _keep_answer(session, version, answer)
-        done = release.promote(session, version["model_id"], decider, _why(verdict, answer), _probes(job), client)
+        why = _why(verdict, answer)
+        done = release.promote(session, version["model_id"], decider, why, _probes(job, version), client)
     project_model(done.route)
     return done.model_dump(mode="json")
 
@@ -221,9 +225,31 @@ def open_experiment(
     why, decider = _why(verdict, answer), _decider(answer, by)
     with VllmClient() as client, transaction() as session:
         _keep_answer(session, version, answer)
-        done = release.open_test(session, version["model_id"], decider, why, plan_of(plan), _probes(job), client)
+        probes = _probes(job, version)
+        done = release.open_test(session, version["model_id"], decider, why, plan_of(plan), probes, client)
     project_model(done.route)
     return done.model_dump(mode="json")
+
+
+def begin_rollout(
+    job: Mapping[str, Any],
+    version: Mapping[str, Any],
+    verdict: Mapping[str, Any],
+    answer: Mapping[str, Any] | None,
+    by: str,
+) -> dict[str, Any]:
+    """Stage the version and give it the first share of the champion's route; the DAG ``roll_out`` takes it further.
+
+    Raises:
+        GateRefusedError: An experiment or another rollout is running on the route.
+    """
+    why, plan, decider = _why(verdict, answer), CanaryPlan.of_settings(), _decider(answer, by)
+    with VllmClient() as client, transaction() as session:
+        _keep_answer(session, version, answer)
+        probes = _probes(job, version)
+        begun = canary_rollout.begin(session, version["model_id"], decider, why, plan, probes, client)
+    project_model(begun.route)
+    return begun.model_dump(mode="json")
 
 
 def keep(job: Mapping[str, Any], version: Mapping[str, Any], verdict: Mapping[str, Any]) -> str:
@@ -266,13 +292,13 @@ def fail_job(name: str) -> None:
 
 
 def plan_of(fields: Mapping[str, Any]) -> ExperimentPlan:
-    """The plan of an A/B test.
+    """The plan of an A/B test; it watches the usual guardrails unless it names its own.
 
     Raises:
         BadInputError: One problem for each wrong field.
     """
     try:
-        return ExperimentPlan.model_validate(dict(fields))
+        return ExperimentPlan.model_validate({"guardrails": GUARDRAILS, **fields})
     except ValidationError as error:
         problems = [
             Problem("experiment." + ".".join(map(str, detail["loc"])), repr(detail["input"])[:200], detail["msg"])
@@ -336,9 +362,25 @@ def _why(verdict: Mapping[str, Any], answer: Mapping[str, Any] | None) -> str:
     return f"{person} said {said}{f' ({why})' if why else ''}. {reasons}"
 
 
-def _probes(job: Mapping[str, Any]) -> list[Prompt]:
+def _probes(job: Mapping[str, Any], version: Mapping[str, Any]) -> list[Probe]:
+    """Test questions that the version answered rightly, with its answers; without an evaluation, questions alone."""
     cases = cases_from_dataset(resolve(job["dataset"], settings().datasets).folder)
-    return [[turn.model_dump() for turn in case.messages] for case in cases[:PROBES]]
+    answers = _right_answers(job, version["served_name"])
+    known = [case for case in cases if case.id in answers] or cases
+    questions: list[list[dict[str, str]]] = [[turn.model_dump() for turn in case.messages] for case in known[:PROBES]]
+    return [
+        KnownAnswer(question, answers[case.id]) if case.id in answers else question
+        for case, question in zip(known, questions, strict=False)
+    ]
+
+
+def _right_answers(job: Mapping[str, Any], served_name: str) -> dict[str, str]:
+    folder = candidate.EvaluationFolder(Job.model_validate(job).folder)
+    if not folder.cases(served_name).is_file():
+        return {}
+    return {
+        case.id: case.answer for case in folder.scored(served_name) if case.correct and case.answer and not case.empty
+    }
 
 
 def _accuracies(evaluation: CandidateEvaluation) -> dict[str, Any]:

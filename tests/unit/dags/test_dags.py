@@ -28,15 +28,15 @@ def downstream(dag, task_id: str) -> set[str]:
     return dag.get_task(task_id).downstream_task_ids
 
 
-def test_the_four_dags_are_there_and_serialize(dags):
+def test_the_five_dags_are_there_and_serialize(dags):
     from airflow.serialization.serialized_objects import DagSerialization
 
-    assert set(dags) == {"prepare_dataset", "finetune", "retrain", "analyze_experiments"}
+    assert set(dags) == {"prepare_dataset", "finetune", "retrain", "analyze_experiments", "roll_out"}
     for dag in dags.values():
         assert DagSerialization.to_dict(dag)["dag"]["dag_id"] == dag.dag_id
 
 
-@pytest.mark.parametrize("name", ["prepare_dataset", "finetune", "retrain", "analyze_experiments"])
+@pytest.mark.parametrize("name", ["prepare_dataset", "finetune", "retrain", "analyze_experiments", "roll_out"])
 def test_parsing_a_dag_file_loads_nothing_heavy(name, tmp_path):
     script = f"import sys, {name}; print(','.join(m for m in {HEAVY!r} if m in sys.modules))"
     folders = ":".join(str(PROJECT / folder) for folder in ("include", "plugins", "dags"))
@@ -64,7 +64,21 @@ def test_finetune_reads_like_the_road(dags):
     assert "register" in downstream(dag, "candidate.verdict")
     assert {"release.choose", "approval", "refuse"} <= downstream(dag, "decide")
     assert {"release.choose", "refuse"} == downstream(dag, "approval")
-    assert {"release.promote", "release.open_experiment"} <= downstream(dag, "release.choose")
+    assert {"release.promote", "release.open_experiment", "release.begin_rollout"} <= downstream(dag, "release.choose")
+    assert "release.follow_rollout" in downstream(dag, "release.begin_rollout")
+
+
+def test_a_rollout_is_followed_without_holding_a_worker(dags):
+    dag = dags["roll_out"]
+    assert downstream(dag, "choose") == {"begin", "roll_back"}
+    assert (downstream(dag, "begin"), downstream(dag, "follow")) == ({"follow"}, {"tell"})
+    assert dag.get_task("follow").mode == "reschedule"
+
+
+def test_everything_is_reconciled_before_the_looks(dags):
+    dag = dags["analyze_experiments"]
+    assert downstream(dag, "reconcile_replicas") == {"running"}
+    assert dag.has_task("reconcile_registry")
 
 
 def test_the_candidate_is_loaded_by_a_setup_and_unloaded_by_its_teardown(dags):
@@ -72,7 +86,8 @@ def test_the_candidate_is_loaded_by_a_setup_and_unloaded_by_its_teardown(dags):
     assert dag.get_task("candidate.serve").is_setup
     unload = dag.get_task("unload_unless_in_use")
     assert unload.is_teardown
-    ends = {"release.promote", "release.open_experiment", "refuse", "keep_as_candidate"}
+    released = {"release.promote", "release.open_experiment", "release.begin_rollout"}
+    ends = {*released, "refuse", "keep_as_candidate"}
     assert unload.upstream_task_ids == ends | {"candidate.serve"}
 
 

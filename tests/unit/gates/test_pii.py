@@ -123,6 +123,7 @@ def test_names(text: str, masked: str) -> None:
         "전화번호와 이메일이 바뀌었어요. 이름은 나중에 알려 드릴게요",
         "현재 지점 지지나는 중인데 부모모님 차입니다",
         "정보가 없는 공무원은 조정안을 안정은 중요합니다",
+        "신청인 A씨는 B씨를 만났고, 김 씨와 이 대리가 함께 갔습니다",
     ],
 )
 def test_ordinary_words_stay(text: str) -> None:

@@ -103,12 +103,12 @@ def test_bias_is_told_from_what_is_none() -> None:
 def test_training_gives_the_same_weights_again() -> None:
     bad = [f"{number}번 기자 꺼져라 역겨운 쓰레기" for number in range(40)]
     good = [f"{number}번째 방송 정말 재밌게 봤어요" for number in range(40)]
-    comments = [train_toxicity.Comment(text, {"toxicity": text in bad}) for text in bad + good]
+    comments = [train_toxicity.Comment(text, {"toxicity": 1.0 if text in bad else -1.0}) for text in bad + good]
     clean = [f"{number}번 창구에서 접수합니다." for number in range(40)]
     first, second = (train_toxicity.train(comments, clean, "toxicity", seed=3) for _ in range(2))
     assert (first.target.weights == second.target.weights).all()
     assert (first.slope, first.centre) == (second.slope, second.centre)
-    scores = first(text_column(["저 역겨운 기자 쓰레기", "정말 재밌는 방송"]))
+    scores = first(text_column(["저 기자 꺼져라 역겨운 쓰레기", "정말 재밌게 봤어요"]))
     assert scores[0] > 0.5 > scores[1]
 
 

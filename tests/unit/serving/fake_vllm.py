@@ -14,7 +14,9 @@ from aiohttp import web
 
 
 class FakeVllm:
-    """Runs in a thread of its own. ``loaded`` maps adapter names to folders; ``refuse`` answers everything with 500."""
+    """Runs in a thread of its own. ``loaded`` maps adapter names to folders; ``refuse`` answers everything with 500,
+    and ``says`` answers every question with that.
+    """
 
     def __init__(self, max_rank: int = 32, base: str = "base") -> None:
         self.max_rank = max_rank
@@ -24,6 +26,7 @@ class FakeVllm:
         self.keys: list[str | None] = []
         self.status = 0
         self.refuse = False
+        self.says: str | None = None
         self.cut_streams = False
         self.pause = 0.0
         self.cancelled = threading.Event()
@@ -113,7 +116,7 @@ class FakeVllm:
             return completion(name, "")
         try:
             await asyncio.sleep(self.pause)
-            answer = f"{name}: {body['messages'][-1]['content']}"
+            answer = self.says or f"{name}: {body['messages'][-1]['content']}"
             return await self._stream(request, body, answer) if body.get("stream") else completion(name, answer)
         except (asyncio.CancelledError, ConnectionError):
             self.cancelled.set()

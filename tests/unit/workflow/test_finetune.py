@@ -20,6 +20,7 @@ from tollgate.evaluation.examination import read_examination
 from tollgate.evaluation.runner import run_cases
 from tollgate.registry import lifecycle
 from tollgate.serving import rollout
+from tollgate.serving.client import ProbeFailedError
 from tollgate.settings import settings
 from tollgate.store.session import transaction
 from tollgate.store.tables import Experiment, FinetuningJob, ModelEvaluation, RegisteredModel, StageTransition
@@ -41,6 +42,12 @@ ANSWER = {
     "params_input": {"reason": "통행료 답변이 부정확함"},
     "responded_by_user": {"id": "7", "name": "lee"},
 }
+
+
+@pytest.fixture(autouse=True)
+def signed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole road with its signatures: what ``serve_candidate`` registers is what the server may load."""
+    monkeypatch.setenv("TOLLGATE_SIGNATURES", "required")
 
 
 def verdict(outcome: str) -> dict[str, Any]:
@@ -241,6 +248,33 @@ def test_a_second_version_shares_the_route_by_the_plan() -> None:
     with transaction() as session:
         [experiment] = session.scalars(select(Experiment))
     assert (experiment.id, experiment.target_samples) == (done["experiment_id"], 7)
+
+
+@pytest.mark.usefixtures("projected")
+def test_a_second_version_may_take_over_by_steps_and_must_say_again_what_it_said(server: FakeVllm) -> None:
+    _, champion = candidate("run 1", "pass")
+    finetune.promote(validate("run 1"), champion, verdict("pass"), None, "kim")
+    job, version = candidate("run 2", "pass")
+    finetune.evaluate(job, version, "kim", max_tokens=9, rules=finetune.rules_of({}))
+    cases = EvaluationFolder(Path(job["folder"])).cases("router@v2")
+    rows = [json.loads(line) for line in cases.read_text().splitlines()]
+    cases.write_text("".join(json.dumps(row | {"correct": True}) + "\n" for row in rows))
+    server.says = "other weights"
+    with pytest.raises(ProbeFailedError, match="known answers"):
+        finetune.begin_rollout(job, version, verdict("pass"), None, "kim")
+    server.says = None
+    begun = finetune.begin_rollout(*candidate("run 2", "pass"), verdict("pass"), None, "kim")
+    assert (begun["status"], begun["share"]) == ("running", 0.05)
+    assert finetune.begin_rollout(job, version, verdict("pass"), None, "kim")["action"] == "none"
+    assert route() == pytest.approx({champion["model_id"]: 0.95, version["model_id"]: 0.05})
+
+
+def test_a_release_is_watched_unless_somebody_says_otherwise() -> None:
+    watched = [guardrail.metric for guardrail in finetune.plan_of({}).guardrails]
+    assert watched == ["user_rating", "error_share", "empty_share", "response_time_p95_ms"]
+    own = [{"metric": "success", "margin": 0.05}]
+    assert [one.metric for one in finetune.plan_of({"guardrails": own}).guardrails] == ["success"]
+    assert finetune.plan_of({"guardrails": []}).guardrails == ()
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from tollgate.dataset import readers, versions
 from tollgate.dataset.schema import RowProblem
 from tollgate.dataset.versions import Source
 from tollgate.errors import BadInputError, Problem
-from tollgate.gates import workfolder
+from tollgate.gates import pii, workfolder
 from tollgate.gates.gate_settings import GateSettings
 from tollgate.gates.results import StageResult
 
@@ -40,8 +40,9 @@ def ingest(
 
     Raises:
         BadInputError: The source can't be read, holds no row, or more of its rows are broken than the settings allow;
-            or a version or test set that the settings name isn't there.
+            or a version, test set or analyser that the settings need isn't there.
     """
+    pii.check_installed(settings.personal_data_settings())
     named = _named_by(settings, root)
     workfolder.make(workdir)
     good, problems = _read(source, workdir, settings, also or (lambda _batch: None))

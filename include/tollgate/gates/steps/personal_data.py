@@ -179,10 +179,12 @@ def _masked_repeated(column: pa.Array, settings: GateSettings) -> tuple[pa.Array
 
 def _sample(said: _Pieces, batch: pa.RecordBatch, turns: Turns, settings: GateSettings, found: _Found) -> None:
     """Keep the first few excerpts of each kind."""
+    accurate = settings.personal_data_names == "accurate"
     for code in np.unique(said.kind).tolist():
         kind = pii.KINDS[code]
         kept = found.samples.setdefault(kind, [])
         for place in said.place[said.kind == code][: SAMPLES - len(kept)].tolist():
-            masked = pii.mask(turns.content[place].as_py(), pii.KINDS, settings.personal_data_allowed).text
+            text = turns.content[place].as_py()
+            masked = pii.mask(text, pii.KINDS, settings.personal_data_allowed, accurate).text
             line = batch.column("line")[int(turns.row[place])].as_py()
             kept.append({"line": line, "excerpt": pii.excerpt(masked, kind)})

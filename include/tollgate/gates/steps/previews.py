@@ -13,5 +13,6 @@ _CHARACTERS = 60
 
 def preview(text: str, settings: GateSettings) -> str:
     """The beginning of a text."""
-    masked = " ".join(pii.mask(text, pii.KINDS, settings.personal_data_allowed).text.split())
+    accurate = settings.personal_data_names == "accurate"
+    masked = " ".join(pii.mask(text, pii.KINDS, settings.personal_data_allowed, accurate).text.split())
     return masked if len(masked) <= _CHARACTERS else masked[:_CHARACTERS] + "…"

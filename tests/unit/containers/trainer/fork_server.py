@@ -1,4 +1,4 @@
-"""Imports torch and TRL once, then trains each job that it is told about in a process of its own.
+"""Imports what its argument, a program, says once; then trains each job that it is told of in a process of its own.
 
 Commands, a line each: ``start JOB_FOLDER`` answers with the process id, ``wait PID`` with the exit status.
 """
@@ -9,8 +9,9 @@ import os
 import sys
 from pathlib import Path
 
-import trainer.sft  # ruff: ignore[F401]
 from trainer.train import main
+
+exec(sys.argv[1])  # the imports that take long
 
 
 def start(folder: Path) -> int:

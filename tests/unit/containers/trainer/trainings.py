@@ -123,12 +123,17 @@ class Training:
 
 
 class ForkServer:
-    """The process that starts trainings."""
+    """The process that starts trainings.
 
-    def __init__(self, python: Path) -> None:
+    Args:
+        python: The interpreter.
+        imports: A program that imports what trainings need and what takes long.
+    """
+
+    def __init__(self, python: Path, imports: str = "import trainer.sft") -> None:
         script = str(Path(__file__).with_name("fork_server.py"))
         self._process = subprocess.Popen(
-            [str(python), script], env=environment(), text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [str(python), script, imports], env=environment(), text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         assert self._process.stdout is not None
         while (line := self._process.stdout.readline().strip()) != "ready":
@@ -153,4 +158,4 @@ class ForkServer:
         """End the server; trainings have ended by then."""
         assert self._process.stdin is not None
         self._process.stdin.close()
-        self._process.wait(30)
+        self._process.wait(PATIENCE_SECONDS)

@@ -424,6 +424,7 @@ class JobContract:
             ({"job_folder": "relative/folder"}, "relative/folder"),
             ({"memory": "plenty"}, "plenty"),
             ({"gpus": "two"}, "two"),
+            ({"backend": "unsloth"}, "one of trl, axolotl, llamafactory"),
         ],
     )
     def test_wrong_parameters_are_refused_before_anything_starts(
@@ -434,4 +435,5 @@ class JobContract:
         with pytest.raises(JobSpecificationError, match=named):
             road.run()
         assert not (road.folder / "starts").exists()
-        road.parameters.update({"read_only_paths": [], "job_folder": str(road.folder), "memory": "64m", "gpus": 0})
+        right = {"read_only_paths": [], "job_folder": str(road.folder), "memory": "64m", "gpus": 0, "backend": "trl"}
+        road.parameters.update(right)

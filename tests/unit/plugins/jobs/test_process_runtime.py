@@ -91,6 +91,22 @@ class TestProcessJobs(JobContract):
         assert runtime.wait(first).state == "succeeded"
         assert road.starts == 1
 
+    def test_a_backend_has_an_interpreter_of_its_own(
+        self, task: MakeTask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        own = tmp_path / "python"
+        own.symlink_to(sys.executable)
+        monkeypatch.setenv("TOLLGATE_BACKEND_PYTHONS", json.dumps({"axolotl": str(own)}))
+        settings.cache_clear()
+        road = task("succeed", backend="axolotl")
+        request = road.operator()._make_request(road.context())
+        assert request.process_command[0] == str(own)
+        assert request.image == settings().trainer_image_of("axolotl")
+        own.unlink()
+        with pytest.raises(JobSpecificationError, match="TOLLGATE_BACKEND_PYTHONS") as refused:
+            road.run()
+        assert str(own) in str(refused.value)
+
     def test_missing_interpreter_is_named(
         self, task: MakeTask, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from airflow.sdk import DAG
+from sqlalchemy import update
 from tests.unit.serving.fake_vllm import FakeVllm, write_adapter, write_base
 
 from tollgate.errors import BadInputError
@@ -17,8 +18,10 @@ from tollgate.serving.adapter import AdapterDamagedError
 from tollgate.settings import settings
 from tollgate.store.session import transaction
 from tollgate.store.tables import Deployment, RegisteredModel
+from tollgate.workflow import rollouts
 from vllm_rollout.hook import VllmRolloutHook
 from vllm_rollout.operators import DeployModelOperator, LoadAdapterOperator, RollBackOperator, UnloadAdapterOperator
+from vllm_rollout.sensors import RolloutSensor
 
 
 @pytest.fixture
@@ -97,3 +100,25 @@ def test_addresses_come_from_the_connection_or_else_from_the_settings(monkeypatc
     assert VllmRolloutHook("one").addresses == ["http://gpu-1:8000"]
     monkeypatch.setenv("AIRFLOW_CONN_TWO", '{"conn_type": "http", "extra": {"addresses": ["http://a/", "http://b"]}}')
     assert VllmRolloutHook("two").addresses == ["http://a", "http://b"]
+
+
+def test_a_rollout_is_followed_until_it_has_ended(
+    models: list[int], server: FakeVllm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOLLGATE_VLLM_URLS", f'["{server.address}"]')
+    monkeypatch.setenv("TOLLGATE_MLFLOW_URL", "http://127.0.0.1:9")
+    settings.cache_clear()
+    with transaction() as session:
+        session.execute(update(RegisteredModel).values(verdict="pass"))
+    first = rollouts.begin("router@v1", "first", "kim").model_dump(mode="json")
+    begun = rollouts.begin("router@v2", "better", "kim").model_dump(mode="json")
+
+    def poke(state: dict[str, Any]) -> Any:
+        sensor = RolloutSensor(task_id="follow", rollout=state)
+        return sensor.poke({"dag_run": SimpleNamespace(triggering_user_name="kim", run_id="manual__1")})  # type: ignore[typeddict-item]
+
+    assert poke(first).is_done
+    assert not poke(begun).is_done
+    rollouts.leave("router@v2", "worse", "lee")
+    ended = poke(begun)
+    assert (ended.is_done, ended.xcom_value["status"]) == (True, "rolled_back")

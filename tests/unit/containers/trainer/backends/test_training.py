@@ -1,0 +1,192 @@
+"""Every backend trains for real, in an environment of its own, and leaves what TRL leaves.
+
+``TOLLGATE_BACKEND_PYTHONS`` names the environments, else ``.venv-<backend>``; without one its tests are skipped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars
+import pytest
+import yaml
+from tests.unit.containers.trainer.trainings import (
+    ForkServer,
+    error,
+    figures,
+    repeated_differently,
+    result,
+    said,
+    write_spec,
+)
+
+from tollgate.serving.adapter import check_adapter
+from tollgate.settings import PROJECT, settings
+from tollgate.training.progress import read_progress
+
+IMPORTS = {
+    "axolotl": "import os; os.environ['AXOLOTL_DO_NOT_TRACK'] = '1'; "
+    "import axolotl.cli.config, axolotl.core.builders, axolotl.core.trainers, axolotl.train",
+    "llamafactory": "from trainer.backends.llamafactory import do_without_sound; do_without_sound(); "
+    "import llamafactory.data, llamafactory.model, llamafactory.train.sft.trainer",
+}
+CHECK = """
+import sys
+from pathlib import Path
+from tollgate.errors import BadInputError
+from trainer.backends import backend_of
+try:
+    backend_of(sys.argv[1]).check(Path(sys.argv[2]))
+except BadInputError as error:
+    sys.exit(f"refused: {error}")
+"""
+WRONG: dict[str, tuple[dict[str, object], str]] = {
+    "axolotl": ({"lora_alpha": "many"}, "lora_alpha"),
+    # Its parser looks at names and at what contradicts each other, not at types; those are the specification's.
+    "llamafactory": ({"finetuning_type": "full", "quantization_bit": 4}, "only compatible with the LoRA"),
+}
+FIGURES = ("loss", "eval_loss", "grad_norm", "learning_rate", "train_loss")
+
+
+@pytest.fixture(scope="module", params=list(IMPORTS))
+def backend(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    if not settings().python_of(name).exists():
+        pytest.skip(f"{settings().python_of(name)} is not there; docs/backends.md tells how to make it")
+    return name
+
+
+@pytest.fixture(scope="module")
+def server(backend: str) -> Iterator[ForkServer]:
+    server = ForkServer(settings().python_of(backend), IMPORTS[backend])
+    yield server
+    server.close()
+
+
+def check(backend: str, configuration: Path) -> subprocess.CompletedProcess[str]:
+    paths = os.pathsep.join(str(PROJECT / name) for name in ("include", "containers"))
+    command = [str(settings().python_of(backend)), "-c", CHECK, backend, str(configuration)]
+    return subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": paths, "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize("method", ["lora", "full", "qlora"])
+def test_it_leaves_what_trl_leaves(
+    tmp_path: Path,
+    server: ForkServer,
+    trainings: ForkServer,
+    backend: str,
+    base_model: Path,
+    dataset: Path,
+    method: str,
+) -> None:
+    changes = {"method": method, "warmup_fraction": 0.5}
+    theirs = write_spec(tmp_path / "theirs", base_model, dataset, backend=backend, **changes)
+    assert server.run(theirs) == 0, said(theirs)
+    trl = write_spec(tmp_path / "trl", base_model, dataset, **changes)
+    assert trainings.run(trl) == 0, said(trl)
+    assert set(result(theirs)) == set(result(trl))
+    same = ("status", "method", "steps", "saved_step", "trainable_parameters")
+    assert {name: result(theirs)[name] for name in same} == {name: result(trl)[name] for name in same}
+    assert (theirs / Path(result(theirs)["weights_path"]).name).is_dir()
+    if method != "full":
+        assert check_adapter(theirs / "adapter", base_model, max_rank=4).rank == 4
+    found = read_progress(theirs / "progress.jsonl")
+    assert [point.step for point in found.series("loss")] == [1, 2, 3, 4, 5, 6]
+    assert [point.step for point in found.series("eval_loss")] == [3, 6]
+    assert found.newest("tokens_per_second")
+    mlflow_takes = re.compile(r"[\w./ -]+")
+    assert all(mlflow_takes.fullmatch(name) for name in [*found.points, *result(theirs)["metrics"]])
+    # The same rows by the same template, learned by the same rule: the same loss, but for what dice there are.
+    ours = read_progress(trl / "progress.jsonl")
+    for name in ("learning_rate", "eval_loss"):
+        values = [[point.value for point in run.series(name)] for run in (found, ours)]
+        assert values[0] == pytest.approx(values[1], rel=0.02)
+
+
+def test_killed_and_stopped_in_between_it_goes_on_to_the_last_digit(
+    tmp_path: Path, server: ForkServer, backend: str, base_model: Path, dataset: Path
+) -> None:
+    steps = {"max_steps": 24, "save_steps": 5, "eval_steps": 7, "logging_steps": 3}
+    settings = {"backend": backend, "lora_dropout": 0.2, "gradient_accumulation": 2, **steps}
+    whole = write_spec(tmp_path / "whole", base_model, dataset, **settings)
+    assert server.run(whole) == 0, said(whole)
+    cut = write_spec(tmp_path / "cut", base_model, dataset, **settings)
+    training = server.start(cut)
+    training.wait_for_step(6)
+    training.signal(signal.SIGKILL)
+    assert training.wait() == -signal.SIGKILL
+    training = server.start(cut)
+    training.wait_for_step(12)
+    training.signal(signal.SIGTERM)
+    assert training.wait() == 10, said(cut)
+    assert not (cut / "error.json").exists()
+    assert server.run(cut) == 0, said(cut)
+    assert figures(cut, *FIGURES) == figures(whole, *FIGURES)
+    assert repeated_differently(cut, "loss") == []
+
+
+def test_early_stopping_goes_back_to_the_best(
+    tmp_path: Path, server: ForkServer, backend: str, base_model: Path, dataset: Path
+) -> None:
+    job = write_spec(
+        tmp_path / "job",
+        base_model,
+        dataset,
+        backend=backend,
+        eval_steps=1,
+        early_stopping_patience=2,
+        early_stopping_minimum_gain=50.0,
+    )
+    assert server.run(job) == 0, said(job)
+    assert result(job)["stopped_early"]
+    assert (result(job)["steps"], result(job)["saved_step"]) == (3, 3)
+
+
+def test_its_own_validator_reads_the_configuration(
+    tmp_path: Path, server: ForkServer, backend: str, base_model: Path, dataset: Path
+) -> None:
+    job = write_spec(tmp_path / "job", base_model, dataset, backend=backend)
+    assert server.run(job) == 0, said(job)
+    configuration = job / f"{backend}.yaml"
+    assert check(backend, configuration).returncode == 0
+    wrong, told = WRONG[backend]
+    configuration.write_text(yaml.safe_dump(yaml.safe_load(configuration.read_text()) | wrong))
+    refused = check(backend, configuration)
+    assert refused.returncode == 1
+    assert f"refused: The validator of {backend} refuses {backend}.yaml" in refused.stderr
+    assert told in refused.stderr
+
+
+def test_rows_that_it_would_leave_out_are_no_secret(
+    tmp_path: Path, server: ForkServer, backend: str, base_model: Path, dataset: Path
+) -> None:
+    """LLaMA-Factory passes over chats whose turns do not alternate, with a line in its log."""
+    if backend != "llamafactory":
+        pytest.skip("only LLaMA-Factory leaves out rows without a word in its result")
+    folder = tmp_path / "v2"
+    folder.mkdir()
+    rows = polars.read_parquet(dataset / "train.parquet")["messages"].to_list()
+    rows[3] = [{"role": "user", "content": "여보세요?"}, *rows[3]]
+    polars.DataFrame({"messages": rows}).write_parquet(folder / "train.parquet")
+    polars.read_parquet(dataset / "validation.parquet").write_parquet(folder / "validation.parquet")
+    job = write_spec(tmp_path / "job", base_model, folder, backend=backend)
+    assert server.run(job) == 2, said(job)
+    assert "leaves out 1 of the 64 rows" in error(job)["message"]
+
+
+@pytest.mark.parametrize("name", list(IMPORTS))
+def test_an_environment_without_the_library_says_so(
+    tmp_path: Path, trainings: ForkServer, base_model: Path, dataset: Path, name: str
+) -> None:
+    job = write_spec(tmp_path / "job", base_model, dataset, backend=name)
+    assert trainings.run(job) == 2, said(job)
+    assert f"{name} is not installed" in error(job)["message"]
+    assert json.loads((job / "error.json").read_text())["kind"] == "bad_specification"
