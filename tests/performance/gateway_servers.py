@@ -20,7 +20,7 @@ import psutil
 
 from tollgate.settings import PROJECT
 
-_PATIENCE = 400.0
+_PATIENCE = 180.0
 
 
 def free_port() -> int:
