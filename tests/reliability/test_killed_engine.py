@@ -26,7 +26,7 @@ from tollgate.training.progress import ProgressReader, RunProgress
 
 __all__ = ["dataset"]
 pytestmark = pytest.mark.docker
-STEPS, SAVE_STEPS, KILL_AFTER = 120, 10, 35
+STEPS, SAVE_STEPS, KILL_AFTER = 3000, 250, 600
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_a_training_goes_on_when_the_engine_is_back(
     wait_until(lambda: step(killed) >= KILL_AFTER)
     with stopwatch() as seconds:
         engine.kill()
-        worker.join(120)
+        worker.join(300)
         assert worker.exitcode is not None, "the attempt ended with the engine"
         engine.start()
         at_step = step(killed)
