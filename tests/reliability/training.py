@@ -163,9 +163,13 @@ class Training:
             steps_again=self.steps_again(),
             losses_lost=len(dict(whole.losses().items() ^ self.losses().items())),
             checkpoints_lost=len(_expected_checkpoints() - self._checkpoints()),
-            figures_lost=len(dict(self.losses().items() ^ self._mlflow_losses().items())),
+            figures_lost=self.figures_lost(),
             test=test,
         )
+
+    def figures_lost(self) -> int:
+        """How many losses MLflow lacks, or has otherwise."""
+        return len(dict(self.losses().items() ^ self._mlflow_losses().items()))
 
     def _checkpoints(self) -> set[int]:
         with transaction() as session:
