@@ -1,4 +1,4 @@
-"""The Docker engine dies in the middle of a training: its containers die with it, and the next attempt goes on.
+"""The Docker engine dies in the middle of a training: a new one stops its containers, and the next attempt goes on.
 
 Airflow has no part in this: attempts of the operator are made one after the other, as Airflow's retries do.
 """
@@ -21,7 +21,6 @@ from tests.unit.containers.trainer.conftest import dataset
 from tests.unit.plugins.jobs.job_contract import wait_until
 
 from tollgate.settings import settings
-from tollgate.training.checkpoint_files import whole_checkpoints
 from tollgate.training.progress import ProgressReader, RunProgress
 
 __all__ = ["dataset"]
@@ -91,7 +90,6 @@ def test_a_training_goes_on_when_the_engine_is_back(
         engine.start()
         at_step = step(killed)
         assert at_step < STEPS, "the kill must come in the middle of the training"
-        kept = whole_checkpoints(killed.folder / "checkpoints")[-1]
         worker = killed.start_worker()
         wait_until(lambda: step(killed) > at_step)
         taken = seconds()
@@ -110,4 +108,4 @@ def test_a_training_goes_on_when_the_engine_is_back(
     )
     table.append(row)
     assert row.losses_lost == 0, row
-    assert row.steps_again == at_step - int(kept.name.rpartition("-")[2]), "only what came after the last checkpoint"
+    assert row.steps_again <= SAVE_STEPS, "only what came after the last checkpoint"
