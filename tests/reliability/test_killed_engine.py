@@ -16,7 +16,7 @@ import pytest
 from tests.integration.test_trainer_image import MAKE_BASE_AND_RESULT, TrainerTask, _write_spec
 from tests.reliability.engine import Engine, skip_unless_startable
 from tests.reliability.table import Row
-from tests.reliability.training import stopwatch
+from tests.reliability.training import PATIENCE, stopwatch
 from tests.unit.containers.trainer.conftest import dataset
 from tests.unit.plugins.jobs.job_contract import wait_until
 
@@ -93,6 +93,7 @@ def test_a_training_goes_on_when_the_engine_is_back(
         worker = killed.start_worker()
         wait_until(lambda: step(killed) > at_step)
         taken = seconds()
+    worker.join(PATIENCE)
     result = killed.outcome_of(worker)["result"]
     assert result["steps"] == STEPS
     steps = [line["step"] for line in told(killed) if "loss" in line]
