@@ -12,6 +12,7 @@ from tollgate.training.checkpoint_files import (
     INHERITED,
     find_checkpoint,
     is_whole,
+    note_deleted,
     step_of,
     sync,
     whole_checkpoints,
@@ -88,6 +89,7 @@ def rotate(folder: Path, kept: int, protected: Iterable[int] = ()) -> None:
     staying |= {folder / f"checkpoint-{step}" for step in protected}
     for checkpoint in folder.glob("checkpoint-*"):
         if checkpoint not in staying:
+            note_deleted(checkpoint)
             shutil.rmtree(checkpoint, ignore_errors=True)
 
 

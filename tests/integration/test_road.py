@@ -279,7 +279,7 @@ def _workers_of(airflow, run_id: str) -> list[psutil.Process]:
     instance = next(task["id"] for task in airflow.tasks("finetune", run_id) if task["task_id"] == "train")
     for process in psutil.process_iter(["cmdline"]):
         title = " ".join(process.info["cmdline"] or []).removeprefix("airflow worker -- ").strip()
-        if len(title) > 30 and instance.startswith(title):  # the title is cut where the command line's memory ends
+        if len(title) > 20 and instance.startswith(title):  # the title is cut where the command line's memory ends
             return [*filter(None, [process.parent()]), process]
     raise AssertionError("no worker runs the training task")
 

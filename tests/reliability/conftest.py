@@ -9,13 +9,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.integration.conftest import Stack, stack
+from tests.integration.conftest import Stack
+from tests.integration.conftest import stack as stack_of_its_own
 from tests.reliability.table import Row, write_table
-from tests.reliability.training import Training, prepare_dataset
+from tests.reliability.training import CONF, Training, prepare_dataset
 
-from tollgate.settings import PROJECT
+from tollgate.settings import PROJECT, settings
 
-__all__ = ["stack"]
+__all__ = ["stack_of_its_own"]
+
+
+@pytest.fixture(scope="session")
+def stack(request: pytest.FixtureRequest) -> Stack:
+    """A stack of the tests' own; that of the environment's settings where TOLLGATE_KILL_MATRIX_STACK is set."""
+    if os.environ.get("TOLLGATE_KILL_MATRIX_STACK"):
+        return Stack(settings=settings(), environment={**os.environ, "COLUMNS": "120"})
+    own: Stack = request.getfixturevalue("stack_of_its_own")
+    return own
 
 
 @pytest.fixture(scope="session")
@@ -33,10 +43,17 @@ def running(stack: Stack) -> Stack:
 
 @pytest.fixture(scope="session")
 def undisturbed(running: Stack) -> Training:
-    """A training from its first step to its registration, without a kill."""
+    """A training that nothing happens to; of a stack that is kept, the one of an earlier session."""
+    kept = running.settings.home / "undisturbed.json"
+    if kept.is_file():
+        known = json.loads(kept.read_text())
+        if known["conf"] == CONF:
+            return Training(running, known["run_id"], known["job"])
     training = Training.start(running)
-    training.wait_until_registered()
+    training.wait_for_task()
+    training.end()
     assert training.attempts() == 1
+    kept.write_text(json.dumps({"conf": CONF, "run_id": training.run_id, "job": training.job}))
     return training
 
 

@@ -13,9 +13,10 @@ import psutil
 import pytest
 from docker import APIClient
 from docker.errors import DockerException
-from tests.integration.test_road import wait_for
 
 from tollgate.settings import settings
+
+START_SECONDS = 300.0
 
 
 class Engine:
@@ -31,7 +32,15 @@ class Engine:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it and wait until it answers; containers that an earlier one left are its own now."""
+        """Start it and wait until it answers; where it ends before, start it again, as its service manager does."""
+        deadline = time.monotonic() + START_SECONDS
+        while not self.answers():
+            assert time.monotonic() < deadline, f"the engine does not start, see {self._folder / 'log'}"
+            if self.process is None or self.process.poll() is not None:
+                self._start_once()
+            time.sleep(0.5)
+
+    def _start_once(self) -> None:
         (self._folder / "docker.pid").unlink(missing_ok=True)
         places = {"data-root": "data", "exec-root": "exec", "pidfile": "docker.pid"}
         options = [f"--{name}={self._folder / place}" for name, place in places.items()]
@@ -40,7 +49,6 @@ class Engine:
             self.process = subprocess.Popen(
                 ["dockerd", f"--host={self.url}", *options, *alone], stdout=log, stderr=log, start_new_session=True
             )
-        wait_for(self.answers, 120, "the engine's start")
 
     def answers(self) -> bool:
         """Whether it answers."""
@@ -65,6 +73,12 @@ class Engine:
             for process in left:
                 process.kill()
             time.sleep(0.5)
+        for place in reversed(self._mounts()):  # of containers whose engine was killed
+            subprocess.run(["umount", "--lazy", place], check=False)
+
+    def _mounts(self) -> list[str]:
+        places = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+        return [place for place in places if place.startswith(f"{self._folder}/")]
 
     def _processes(self) -> list[psutil.Process]:
         """Processes that carry the engine's folder in their command: containerd and what watches containers."""

@@ -22,8 +22,8 @@ class Row(BaseModel):
         attempts: Attempts of the task ``train``.
         steps_again: Steps that were trained a second time, from the last checkpoint.
         losses_lost: Losses that are missing or differ in any digit from the undisturbed training's.
-        checkpoints_lost: Checkpoints without a row in ``training_checkpoints``.
-        figures_lost: Losses that MLflow lacks or has otherwise.
+        checkpoints_lost: Checkpoints without a row in ``training_checkpoints``; null where there was no database.
+        figures_lost: Losses that MLflow lacks or has otherwise; null where there was no MLflow.
         test: The test that shows it.
     """
 
@@ -34,8 +34,8 @@ class Row(BaseModel):
     attempts: int
     steps_again: int
     losses_lost: int
-    checkpoints_lost: int
-    figures_lost: int
+    checkpoints_lost: int | None = None
+    figures_lost: int | None = None
     test: str
 
 
@@ -56,7 +56,7 @@ def write_table(rows: Sequence[Row], folder: Path) -> None:
     file.write_text(json.dumps({"machine": machine, "rows": list(known.values())}, indent=2) + "\n")
     lines = ["| Killed | at step | seconds | until | attempts | steps again | lost |", "|---|---|---|---|---|---|---|"]
     for row in map(Row.model_validate, known.values()):
-        lost = row.losses_lost + row.checkpoints_lost + row.figures_lost
+        lost = row.losses_lost + (row.checkpoints_lost or 0) + (row.figures_lost or 0)
         cells = [
             row.killed,
             row.at_step,

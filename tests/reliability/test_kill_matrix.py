@@ -38,9 +38,10 @@ def test_the_trainer_goes_on_from_its_last_checkpoint(running, undisturbed, tabl
         at_step = training.step()
         wait_for(lambda: training.step() > at_step, PATIENCE, "a step beyond the kill")
         taken = seconds()
-    training.wait_until_registered()
+    training.wait_for_task()
     row = training.row("trainer", at_step, taken, "it trains beyond the step of the kill", undisturbed, "trainer")
     table.append(row)
+    training.end()
     nothing_is_lost(row)
     assert row.attempts == 2
     assert row.steps_again <= SAVE_STEPS, "only what came after the last checkpoint"
@@ -58,9 +59,10 @@ def test_the_workers_death_does_not_reach_the_training(running, undisturbed, tab
         wait_for(lambda: "step " in training.log(2), PATIENCE, "the first line of the second attempt")
         taken = seconds()
     assert trainer.is_running() or training.step() > at_step
-    training.wait_until_registered()
+    training.wait_for_task()
     row = training.row("worker", at_step, taken, "the second attempt shows the job's log", undisturbed, "worker")
     table.append(row)
+    training.end()
     nothing_is_lost(row)
     assert (row.attempts, row.steps_again) == (2, 0), "the training went on meanwhile"
 
@@ -75,10 +77,11 @@ def test_the_scheduler_is_started_again(running, undisturbed, table, with_tasks)
         at_step = training.step()
         wait_for(lambda: _is_healthy(running, "airflow-scheduler", scheduler.pid), PATIENCE, "a new scheduler")
         taken = seconds()
-    training.wait_until_registered()
+    training.wait_for_task()
     killed = "scheduler and all tasks" if with_tasks else "scheduler"
     row = training.row(killed, at_step, taken, "a new scheduler is healthy", undisturbed, "scheduler")
     table.append(row)
+    training.end()
     nothing_is_lost(row)
 
 
@@ -96,9 +99,10 @@ def test_postgresql_comes_back_with_all_it_had(running, undisturbed, table) -> N
         at_step = training.step()
         wait_for(lambda: _is_whole(running, server.pid), PATIENCE, "a stack that is healthy again")
         taken = seconds()
-    training.wait_until_registered()
+    training.wait_for_task()
     row = training.row("PostgreSQL", at_step, taken, "every service is healthy", undisturbed, "postgresql")
     table.append(row)
+    training.end()
     nothing_is_lost(row)
 
 
@@ -117,8 +121,11 @@ def test_mlflow_gets_what_it_missed(running, undisturbed, table) -> None:
         wait_for(lambda: not answers(health), 60, "MLflow's end")
         wait_for(lambda: answers(health), PATIENCE, "a new MLflow")
         taken = seconds()
-    training.wait_until_registered()
+    training.wait_for_task()
+    if training.figures_lost():
+        training.wait_for_task("register")  # which sends what the training could not
     row = training.row("MLflow", at_step, taken, "it answers again", undisturbed, "mlflow")
     table.append(row)
+    training.end()
     nothing_is_lost(row)
     assert (row.attempts, row.steps_again) == (1, 0), "the training did not notice"

@@ -20,6 +20,8 @@ from tests.reliability.table import Row
 
 from tollgate.demo.raw_data import write_raw
 from tollgate.errors import ServiceUnavailableError
+from tollgate.registry.mlflow_run import find_run
+from tollgate.registry.mlflow_run_stream import job_start
 from tollgate.store.session import transaction
 from tollgate.store.tables import FinetuningJob
 from tollgate.training.checkpoints import checkpoints_of
@@ -133,16 +135,20 @@ class Training:
         assert self.step() < STEPS - SAVE_STEPS, "the kill must come in the middle of the training"
         return self.step()
 
-    def wait_until_registered(self) -> None:
-        """Wait until the trained model stands in the registry with its verdict: all that must survive is told then."""
+    def wait_for_task(self, task_id: str = "train") -> None:
+        """Wait until a task of the run has succeeded; an attempt that failed is followed by another one."""
 
-        def is_registered() -> bool:
-            for name in ("train", "register"):
-                task = self.task(name)
-                assert task is None or task["state"] not in {"failed", "upstream_failed"}, f"{name} failed"
+        def has_succeeded() -> bool:
+            task = self.task(task_id)
+            assert task is None or task["state"] not in {"failed", "upstream_failed"}, f"{task_id} failed"
             return task is not None and task["state"] == "success"
 
-        wait_for(is_registered, PATIENCE, "the registration")
+        wait_for(has_succeeded, PATIENCE, f"the end of {task_id}")
+
+    def end(self) -> None:
+        """Let Airflow skip the rest of the run: what comes after the training is not looked at."""
+        path = f"/api/v2/dags/finetune/dagRuns/{self.run_id}"
+        self.stack.airflow._request("PATCH", path, json={"state": "failed"})
 
     # Judging
 
@@ -157,9 +163,13 @@ class Training:
             steps_again=self.steps_again(),
             losses_lost=len(dict(whole.losses().items() ^ self.losses().items())),
             checkpoints_lost=len(_expected_checkpoints() - self._checkpoints()),
-            figures_lost=len(dict(self.losses().items() ^ self._mlflow_losses().items())),
+            figures_lost=self.figures_lost(),
             test=test,
         )
+
+    def figures_lost(self) -> int:
+        """How many losses MLflow lacks, or has otherwise."""
+        return len(dict(self.losses().items() ^ self._mlflow_losses().items()))
 
     def _checkpoints(self) -> set[int]:
         with transaction() as session:
@@ -170,11 +180,10 @@ class Training:
         import mlflow
 
         client = mlflow.MlflowClient(self.stack.settings.mlflow_address)
-        with transaction() as session:
-            job = session.scalars(select(FinetuningJob).where(FinetuningJob.job_name == self.job["name"])).one()
-        assert job.mlflow_run_id is not None
+        run = find_run(client, job_start(self.folder, MODEL))
+        assert run is not None
         newest: dict[int, Any] = {}
-        for point in client.get_metric_history(job.mlflow_run_id, "loss"):
+        for point in client.get_metric_history(run.info.run_id, "loss"):
             if point.step not in newest or point.timestamp >= newest[point.step].timestamp:
                 newest[point.step] = point
         return {step: point.value for step, point in newest.items()}

@@ -16,9 +16,16 @@ INHERITED = "inherited"
 """The job folder's folder of checkpoints that it took over from an earlier job; nothing is ever written there."""
 MANIFEST = "manifest.json"
 """Written last into a checkpoint: its step, and the size of every file."""
+DELETED = "deleted.jsonl"
+"""In the folder of checkpoints: descriptions of those that were deleted to make room."""
 TRAINER_STATE = "trainer_state.json"
 RESUME_STATE = "resume_state.json"
 """What a training knows beside the trainer's own state: losses not logged yet, early stopping, a missed evaluation."""
+
+
+BYTES_PER_GB = 1e9
+FIGURES = ("loss", "eval_loss", "learning_rate", "grad_norm")
+"""What is kept of a checkpoint's history: the last value of each."""
 
 
 def step_of(checkpoint: Path) -> int | None:
@@ -83,6 +90,45 @@ def trainer_state(checkpoint: Path) -> dict[str, Any]:
 def resume_state(checkpoint: Path) -> dict[str, Any]:
     """What :data:`RESUME_STATE` says; empty for a checkpoint of an older trainer."""
     return _read_object(checkpoint / RESUME_STATE)
+
+
+def describe(checkpoint: Path) -> dict[str, Any]:
+    """What is kept of a whole checkpoint in ``training_checkpoints``, by column: its last losses and its size."""
+    state = trainer_state(checkpoint)
+    figures: dict[str, float] = {}
+    for line in state.get("log_history", []):
+        figures |= {name: line[name] for name in FIGURES if name in line}
+    size = sum(file.stat().st_size for file in checkpoint.rglob("*") if file.is_file())
+    return {
+        "checkpoint_name": checkpoint.name,
+        "step": step_of(checkpoint),
+        "epoch": state.get("epoch"),
+        "metrics": figures,
+        "file_path": str(checkpoint),
+        "file_size_gb": size / BYTES_PER_GB,
+    }
+
+
+def note_deleted(checkpoint: Path) -> None:
+    """Keep the description of a whole checkpoint that is about to be deleted: nobody may have recorded it yet."""
+    if is_whole(checkpoint):
+        with (checkpoint.parent / DELETED).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(describe(checkpoint)) + "\n")
+
+
+def deleted_checkpoints(folder: Path) -> list[dict[str, Any]]:
+    """What :func:`note_deleted` kept, in the order of the deletions; a line that a kill has torn is none."""
+    try:
+        lines = (folder / DELETED).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        try:
+            found.append(dict(json.loads(line)))
+        except ValueError:
+            continue
+    return found
 
 
 def find_checkpoint(folders: Sequence[Path], wanted: str) -> Path | None:

@@ -7,7 +7,6 @@ can be gone on from stands on disk alone, so :func:`checkpoints_of` looks there 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel
 from sqlalchemy import select
@@ -16,10 +15,7 @@ from sqlalchemy.orm import Session
 
 from tollgate.store.session import transaction
 from tollgate.store.tables import FinetuningJob, TrainingCheckpoint
-from tollgate.training.checkpoint_files import CHECKPOINTS, is_whole, step_of, trainer_state, whole_checkpoints
-
-BYTES_PER_GB = 1e9
-FIGURES = ("loss", "eval_loss", "learning_rate", "grad_norm")
+from tollgate.training.checkpoint_files import CHECKPOINTS, deleted_checkpoints, describe, is_whole, whole_checkpoints
 
 
 class CheckpointRecord(BaseModel):
@@ -41,7 +37,7 @@ class CheckpointRecord(BaseModel):
 def record_checkpoints(session: Session, job_id: int, job_folder: Path) -> int:
     """Record every whole checkpoint of a job with its last losses and its size; twice is the same as once.
 
-    To be called whenever the job has moved on: a checkpoint that is deleted before the call is never seen.
+    Those that the trainer deleted before anybody looked have left their description.
 
     Args:
         session: The caller's transaction.
@@ -49,10 +45,12 @@ def record_checkpoints(session: Session, job_id: int, job_folder: Path) -> int:
         job_folder: The job's folder.
 
     Returns:
-        How many there are now.
+        How many there have been.
     """
-    rows = [_row(job_id, path) for path in whole_checkpoints(job_folder / CHECKPOINTS)]
-    for row in rows:
+    folder = job_folder / CHECKPOINTS
+    there = [describe(path) for path in whole_checkpoints(folder)]
+    rows = {row["checkpoint_name"]: {"job_id": job_id, **row} for row in [*deleted_checkpoints(folder), *there]}
+    for row in rows.values():
         statement = insert(TrainingCheckpoint).values(row)
         # A training that began again from an earlier step writes a checkpoint of the same name with other losses.
         changed = {name: value for name, value in row.items() if name not in ("job_id", "checkpoint_name")}
@@ -92,23 +90,3 @@ def checkpoints_of(session: Session, job_id: int) -> list[CheckpointRecord]:
         )
         for row in session.scalars(query)
     ]
-
-
-def _row(job_id: int, checkpoint: Path) -> dict[str, Any]:
-    state = trainer_state(checkpoint)
-    return {
-        "job_id": job_id,
-        "checkpoint_name": checkpoint.name,
-        "step": step_of(checkpoint),
-        "epoch": state.get("epoch"),
-        "metrics": _last_figures(state.get("log_history", [])),
-        "file_path": str(checkpoint),
-        "file_size_gb": sum(file.stat().st_size for file in checkpoint.rglob("*") if file.is_file()) / BYTES_PER_GB,
-    }
-
-
-def _last_figures(history: list[dict[str, Any]]) -> dict[str, float]:
-    figures: dict[str, float] = {}
-    for line in history:
-        figures |= {name: line[name] for name in FIGURES if name in line}
-    return figures

@@ -10,6 +10,7 @@ from tests.unit.training.example_checkpoint import write_checkpoint
 
 from tollgate.store.session import transaction
 from tollgate.store.tables import FinetuningJob
+from tollgate.training.checkpoint_files import DELETED, note_deleted
 from tollgate.training.checkpoints import CheckpointRecord, checkpoints_of, record_checkpoints
 
 pytestmark = pytest.mark.usefixtures("postgres_url")
@@ -54,6 +55,21 @@ def test_rows_come_with_the_checkpoints_and_stay_when_those_are_deleted(tmp_path
         ("checkpoint-10", False),
         ("checkpoint-30", True),
     ]
+
+
+def test_one_that_was_deleted_before_anybody_looked_has_left_its_description(tmp_path: Path, job_id: int) -> None:
+    own = tmp_path / "checkpoints"
+    gone = write_checkpoint(own, 10)
+    note_deleted(gone)
+    size = sum(path.stat().st_size for path in gone.iterdir())
+    shutil.rmtree(gone)
+    with (own / DELETED).open("a") as file:
+        file.write('{"checkpoint_name": "torn')
+    write_checkpoint(own, 20)
+    first, second = record(job_id, tmp_path)
+    assert (first.name, first.step, first.is_there, second.name) == ("checkpoint-10", 10, False, "checkpoint-20")
+    assert first.metrics == {"loss": 2.0, "eval_loss": 1.5, "learning_rate": 1e-4}
+    assert first.size_gb == pytest.approx(size / 1e9)
 
 
 def test_one_that_was_written_again_is_recorded_with_its_new_figures(tmp_path: Path, job_id: int) -> None:

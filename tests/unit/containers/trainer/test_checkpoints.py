@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tests.unit.training.example_checkpoint import write_checkpoint
 
+from tollgate.training.checkpoint_files import deleted_checkpoints
 from trainer.checkpoints import WRITING, publish, recover, rotate, starting_checkpoint
 
 
@@ -73,3 +74,13 @@ def test_an_inherited_one_counts_until_the_job_has_its_own(tmp_path: Path) -> No
     own = write_checkpoint(tmp_path / "checkpoints", 600)
     assert starting_checkpoint(tmp_path, "last") == own
     assert starting_checkpoint(tmp_path, "checkpoint-500") == own
+
+
+def test_a_whole_one_that_is_deleted_leaves_its_description(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, 10)
+    half = write_checkpoint(tmp_path, 20)
+    (half / "optimizer.pt").unlink()
+    write_checkpoint(tmp_path, 30)
+    rotate(tmp_path, kept=1)
+    assert names(tmp_path) == ["checkpoint-30"]
+    assert [one["step"] for one in deleted_checkpoints(tmp_path)] == [10]
