@@ -40,6 +40,7 @@ ANALYSER = ("kiwipiepy", "kiwipiepy_model")
 _MODELS = Path(__file__).with_name("models") / "names"
 _BLOCK = 1 << 20  # bytes of text that a thread takes at a time
 _ODDS = 30.0
+_LONGEST = 30  # characters of a name
 
 
 def find(text: str, accurate: bool = False) -> Iterator[tuple[int, int, float]]:
@@ -170,6 +171,8 @@ class Tagger:
         else:
             parts = [search(block) for block in blocks]
         rows, starts, ends, odds = (np.concatenate(one) for one in zip(*parts, strict=True))
+        short = ends - starts <= _LONGEST  # a word that is typed again and again looks like one long name
+        rows, starts, ends, odds = rows[short], starts[short], ends[short], odds[short]
         confidence = 1 / (1 + np.exp(-np.clip(odds, -_ODDS, _ODDS)))
         return rows, starts, ends, confidence.astype(np.float32)
 

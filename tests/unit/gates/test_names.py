@@ -66,6 +66,7 @@ def test_names_in_messages(text: str, expected: list[str]) -> None:
         "",
         "   ",
         "12,345원 ABC !!!",
+        "아스팔트 " * 13,
     ],
 )
 def test_no_names(text: str) -> None:
