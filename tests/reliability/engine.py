@@ -45,10 +45,10 @@ class Engine:
         places = {"data-root": "data", "exec-root": "exec", "pidfile": "docker.pid"}
         options = [f"--{name}={self._folder / place}" for name, place in places.items()]
         alone = ["--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"]
+        # In a network of its own: an engine without a bridge removes docker0 as it starts, which is the machine's.
+        command = ["unshare", "--net", "dockerd", f"--host={self.url}", *options, *alone]
         with (self._folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                ["dockerd", f"--host={self.url}", *options, *alone], stdout=log, stderr=log, start_new_session=True
-            )
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
 
     def answers(self) -> bool:
         """Whether it answers."""
