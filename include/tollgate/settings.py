@@ -101,7 +101,7 @@ class Settings(BaseSettings):
     server_start_seconds: float = Field(
         1800,
         gt=0,
-        description="Longest time that a server of full weights may take from its start to its first answer.",
+        description="Longest time that a server of full weights may take until it is healthy.",
     )
     server_retention_seconds: float = Field(
         3600, ge=0, description="How long the former server of full weights stays for a rollback after its route moved."

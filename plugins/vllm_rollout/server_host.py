@@ -25,6 +25,8 @@ from tollgate.training.leases import Waiting, Wish
 
 SCRIPT = "containers/vllm/serve.py"
 CONTAINER_PORT = 8000
+ALL_INTERFACES = "0.0.0.0"  # noqa: S104
+"""Of a container in a network of its own, which the gateway must reach by the container's name."""
 GRACE_SECONDS = 60
 """Between SIGTERM and SIGKILL: more than ``serve.py`` takes to finish running answers."""
 LAST_LINES = 20
@@ -155,7 +157,7 @@ def _request(order: ServerOrder, port: int, devices: tuple[int, ...], command: t
         process_command=command,
         entrypoint=("python", f"/opt/tollgate/{SCRIPT}"),
         environment={
-            "TOLLGATE_HOST": "0.0.0.0" if port == CONTAINER_PORT and own_network else settings().host,
+            "TOLLGATE_HOST": ALL_INTERFACES if port == CONTAINER_PORT and own_network else settings().host,
             "TOLLGATE_VLLM_PORT": str(port),
             "TOLLGATE_BASE_MODEL": str(order.model),
             "TOLLGATE_BASE_MODEL_NAME": order.served_name,

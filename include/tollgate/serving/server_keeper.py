@@ -116,11 +116,11 @@ def order_of(model: RegisteredModel) -> ServerOrder:
 def _keep_one(server_id: int, host: ServerHost) -> list[str]:
     try:
         said = _step(server_id, host)
-        return [said] if said else []
     except TollgateError as error:
         with transaction() as session:
             server = session.get_one(ModelServer, server_id)
             return [f"{lifecycle.get(session, server.model_id).served_name}: {error}"]
+    return [said] if said else []
 
 
 def _step(server_id: int, host: ServerHost) -> str | None:

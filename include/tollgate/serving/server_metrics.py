@@ -50,7 +50,7 @@ def traffic(address: str) -> Traffic:
     except httpx.TransportError as error:
         raise ServiceUnavailableError(f"vLLM at {address} did not answer: {error or type(error).__name__}") from error
     found = [(name, int(float(value))) for name, value in _LINE.findall(response.text)]
-    if response.status_code != httpx.codes.OK or not _UNDER_WAY <= {name for name, _ in found}:
+    if response.status_code != httpx.codes.OK or not {name for name, _ in found} >= _UNDER_WAY:
         raise ServiceUnavailableError(f"vLLM at {address} does not say how many requests are under way.")
     return Traffic(
         under_way=sum(value for name, value in found if name in _UNDER_WAY),
