@@ -88,7 +88,7 @@ PARAMS = {
         type="string",
         enum=["lora", "qlora", "full"],
         title="Method",
-        description="qlora trains the same adapter over a base in 4 bits; full: all weights, which get a server of their own.",
+        description="qlora trains the same adapter over a base in 4 bits; full: all weights, on a server of their own.",
         section="How",
     ),
     **training_params(HYPERPARAMETERS, section="How"),

@@ -40,11 +40,13 @@ class JobServerHost:
     Args:
         script: Entry point of a server, relative to the project or absolute.
         python: Interpreter of it; default: that of the settings.
+        options: Further options of vLLM, such as ``--dtype float32``.
     """
 
-    def __init__(self, script: str | Path = SCRIPT, python: Path | None = None) -> None:
+    def __init__(self, script: str | Path = SCRIPT, python: Path | None = None, options: tuple[str, ...] = ()) -> None:
         self._script = PROJECT / script
         self._python = python
+        self._options = options
         self._runtimes: dict[str, Runtime] = {}
 
     def start(self, order: ServerOrder) -> StartedServer | str:
@@ -96,12 +98,12 @@ class JobServerHost:
         if not order.folder.is_dir():
             return []
         runtime = self._runtime(_usable_runtime())
-        found = runtime.find(_request(order, 0, (), self._command(order)))
+        found = runtime.find(self._request(order))
         return [(runtime, found)] if found else []
 
     def _adopt(self, runtime: Runtime, order: ServerOrder) -> StartedServer | None:
         """A running job of this order; an ended one is forgotten."""
-        existing = runtime.find(_request(order, 0, (), self._command(order)))
+        existing = runtime.find(self._request(order))
         if existing is None:
             return None
         port = _kept_port(order)
@@ -117,11 +119,12 @@ class JobServerHost:
             return str(devices)
         port = CONTAINER_PORT if _has_own_network(runtime) else _free_port()
         _keep_port(order, port)
-        job = runtime.submit(_request(order, port, devices, self._command(order)))
+        job = runtime.submit(self._request(order, port, devices))
         return StartedServer(f"{runtime.name}:{job}", _address(runtime, order, port))
 
-    def _command(self, order: ServerOrder) -> tuple[str, ...]:
-        return (str(self._python or settings().ml_python), str(self._script))
+    def _request(self, order: ServerOrder, port: int = 0, devices: tuple[int, ...] = ()) -> JobRequest:
+        python = self._python or settings().ml_python
+        return _request(order, port, devices, (str(python), str(self._script), *self._options), self._options)
 
     def _runtime(self, name: str) -> Runtime:
         if name not in self._runtimes:
@@ -147,14 +150,16 @@ def _key(order: ServerOrder) -> JobKey:
     return JobKey("model_servers", order.served_name, "serve")
 
 
-def _request(order: ServerOrder, port: int, devices: tuple[int, ...], command: tuple[str, ...]) -> JobRequest:
+def _request(
+    order: ServerOrder, port: int, devices: tuple[int, ...], process: tuple[str, ...], options: tuple[str, ...]
+) -> JobRequest:
     own_network = settings().server_network != "host"
     return JobRequest(
         key=_key(order),
         folder=order.folder,
         image=settings().vllm_image,
-        command=(),
-        process_command=command,
+        command=options,
+        process_command=process,
         entrypoint=("python", f"/opt/tollgate/{SCRIPT}"),
         environment={
             "TOLLGATE_HOST": ALL_INTERFACES if port == CONTAINER_PORT and own_network else settings().host,
@@ -189,7 +194,7 @@ def _has_own_network(runtime: Runtime) -> bool:
 
 
 def _address(runtime: Runtime, order: ServerOrder, port: int) -> str:
-    host = _request(order, port, (), ()).name if _has_own_network(runtime) else settings().host
+    host = _request(order, port, (), (), ()).name if _has_own_network(runtime) else settings().host
     return f"http://{host}:{port}"
 
 

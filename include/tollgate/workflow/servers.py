@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from tollgate.errors import ServiceUnavailableError
 from tollgate.registry import lifecycle
@@ -104,15 +104,22 @@ def address_of(served_name: str) -> str | None:
         return server.address if server is not None and server.state == ServerState.READY else None
 
 
-def keep_if_due() -> list[str]:
+def keep_if_due(environment: Mapping[str, str] | None = None, database: str | None = None) -> list[str]:
     """Take all servers further where there is something to do.
+
+    Args:
+        environment: Variables of the process that does it; default: those of this one.
+        database: Tollgate's database; default: that of the settings.
 
     Returns:
         What was done and what stands in the way.
+
+    Raises:
+        ServiceUnavailableError: PostgreSQL or what runs the servers did not answer.
     """
-    with transaction() as session:
+    with transaction(database) as session:
         due = any(server_keeper.is_due(session, server) for server in servers.unstopped(session))
-    return _keep() if due else []
+    return _keep(environment or os.environ) if due else []
 
 
 def views() -> list[ServerView]:
@@ -121,10 +128,15 @@ def views() -> list[ServerView]:
         return servers.views(session)
 
 
-def _keep() -> list[str]:
-    paths = [str(PROJECT / name) for name in ("include", "plugins")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")])}
-    ended = subprocess.run(KEEPER, env=environment, capture_output=True, text=True, check=False)
+def _keep(environment: Mapping[str, str]) -> list[str]:
+    paths = [*(str(PROJECT / name) for name in ("include", "plugins")), environment.get("PYTHONPATH", "")]
+    ended = subprocess.run(
+        KEEPER,
+        env={**environment, "PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if ended.returncode:
         raise ServiceUnavailableError(f"Servers could not be kept: {ended.stderr.strip()[-2000:]}")
     return ended.stdout.splitlines()
