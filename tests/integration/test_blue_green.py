@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 import pytest
 from sqlalchemy import select
-from tests.performance.switching import Load, gateway
+from tests.performance.switching import STREAMS, Load, gateway
 from tests.unit.training.example_base import tensors, write_base_model
 
 from tollgate.registry import signatures
@@ -32,6 +32,18 @@ from vllm_rollout.server_host import JobServerHost
 ROUTE = "blue-green"
 QUESTIONS = [f"질문 {number}" for number in range(5)]
 TOKENS = 8
+QWEN3 = {
+    "model_type": "qwen3",
+    "head_dim": 32,
+    "hidden_act": "silu",
+    "max_position_embeddings": 512,
+    "rms_norm_eps": 1e-6,
+    "rope_parameters": {"rope_theta": 1000.0, "rope_type": "default"},
+    "attention_bias": False,
+    "dtype": "float32",
+    "vocab_size": 256,
+}
+"""What vLLM wants to know beside the sizes; the tokenizer has a token for each byte, and none that ends an answer."""
 SETTLE = 3.0
 """Seconds of load after each move."""
 
@@ -63,7 +75,8 @@ def host(postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def write_weights(folder: Path, seed: int) -> Path:
     """A model of random weights that vLLM serves; another seed answers everything otherwise."""
-    write_base_model(folder, hidden=128)
+    write_base_model(folder, hidden=128, **QWEN3)
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "TokenizersBackend"}))
     sizes = json.loads((folder / "config.json").read_text())
     random = np.random.default_rng(seed)
     table, data = {}, b""
@@ -179,7 +192,7 @@ def test_green_takes_over_goes_back_and_blue_is_stopped_without_a_lost_request(
     wrong = [one for one in answers if not one.failed and one.text.strip() != known[one.version, one.question].strip()]
     record_property("requests", len(answers))
     record_property("rollback_seconds", max(late, default=0.0))
-    print(f"{len(answers)} requests, rollback within {max(late, default=0.0):.2f} s")
+    print(f"{len(answers)} requests under {STREAMS} streams, rollback within {max(late, default=0.0):.2f} s")
     assert (state(blue), state(green)) == ("stopped", "ready")
     assert not guardians(settings().servers / blue.served_name)
     assert len(guardians(settings().servers / green.served_name)) == 1

@@ -84,8 +84,7 @@ def promote(served_name: ServedName, why: Why, ask: Ask = [GREETING], as_json: A
     """Make a version that passed its gate the production version, and give it the whole route."""
     from tollgate.workflow import servers
 
-    servers.ensure_named(served_name, getpass.getuser())
-    with transaction() as session:
+    with servers.ready_for_release(served_name, getpass.getuser()), transaction() as session:
         model = lifecycle.find(session, served_name)
         former = lifecycle.champion(session, model.model_name)
         _release(session, model, why, ask)

@@ -176,12 +176,14 @@ def _load_what_routes_need(configuration: Settings, console: Console) -> None:
 
 
 def _start_servers(configuration: Settings, console: Console) -> None:
-    """Start the servers of full weights that routes need, and return: they load their weights meanwhile."""
-    from tollgate.workflow.servers import keep_if_due
+    """Start the servers of full weights that routes need, and wait until they have loaded their weights."""
+    from tollgate.workflow.servers import start_all
+
+    def tell(line: str) -> None:
+        console.print(line, markup=False, highlight=False)
 
     try:
-        for line in keep_if_due(common_environment(configuration), configuration.tollgate_database):
-            console.print(escape(line), highlight=False)
+        start_all(common_environment(configuration), configuration.tollgate_database, tell)
     except TollgateError as error:
         console.print(f"[yellow]{escape(str(error))}[/]", highlight=False)
 

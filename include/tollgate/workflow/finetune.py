@@ -5,8 +5,7 @@ Each function may be repeated after a crash with the same outcome. What it retur
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -214,7 +213,7 @@ def promote(
         GateRefusedError: It answers nothing, or never passed.
     """
     decider = _decider(answer, by)
-    with _release_of(version, by), VllmClient() as client, transaction() as session:
+    with servers.ready_for_release(version["model_id"], by), VllmClient() as client, transaction() as session:
         _keep_answer(session, version, answer)
         why = _why(verdict, answer)
         done = release.promote(session, version["model_id"], decider, why, _probes(job, version), client)
@@ -236,7 +235,7 @@ def open_experiment(
         GateRefusedError: An experiment is running on the route already.
     """
     why, decider = _why(verdict, answer), _decider(answer, by)
-    with _release_of(version, by), VllmClient() as client, transaction() as session:
+    with servers.ready_for_release(version["model_id"], by), VllmClient() as client, transaction() as session:
         _keep_answer(session, version, answer)
         probes = _probes(job, version)
         done = release.open_test(session, version["model_id"], decider, why, plan_of(plan), probes, client)
@@ -257,7 +256,7 @@ def begin_rollout(
         GateRefusedError: An experiment or another rollout is running on the route.
     """
     why, plan, decider = _why(verdict, answer), CanaryPlan.of_settings(), _decider(answer, by)
-    with _release_of(version, by), VllmClient() as client, transaction() as session:
+    with servers.ready_for_release(version["model_id"], by), VllmClient() as client, transaction() as session:
         _keep_answer(session, version, answer)
         probes = _probes(job, version)
         begun = canary_rollout.begin(session, version["model_id"], decider, why, plan, probes, client)
@@ -305,17 +304,6 @@ def plan_of(fields: Mapping[str, Any]) -> ExperimentPlan:
             if detail["type"] != "default_factory_not_called"  # users_per_arm, for it follows from a wrong field
         ]
         raise BadInputError("The plan of the A/B test is not valid.", problems) from error
-
-
-@contextmanager
-def _release_of(version: Mapping[str, Any], by: str) -> Iterator[None]:
-    """What a release of full weights needs: a server before it, which is stopped where the release is refused."""
-    servers.ensure(version["model_id"], by)
-    try:
-        yield
-    except GateRefusedError:
-        servers.give_up(version["model_id"])
-        raise
 
 
 def _devices(params: Mapping[str, Any]) -> tuple[int, list[Problem]]:

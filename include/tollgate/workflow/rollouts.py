@@ -43,8 +43,7 @@ def begin(
         ServiceUnavailableError: vLLM or PostgreSQL did not answer; nothing was changed.
     """
     chosen = CanaryPlan.of_settings(**(plan or {}))
-    servers.ensure_named(served_name, by)
-    with VllmClient() as client, transaction() as session:
+    with servers.ready_for_release(served_name, by), VllmClient() as client, transaction() as session:
         model = lifecycle.find(session, served_name)
         begun = canary_rollout.begin(session, model.id, by, why, chosen, prompts, client)
     _tell_mlflow(begun.route)

@@ -6,9 +6,10 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
-from tollgate.errors import ServiceUnavailableError
+from tollgate.errors import GateRefusedError, ServiceUnavailableError
 from tollgate.registry import lifecycle
 from tollgate.serving import release, server_keeper, servers
 from tollgate.serving.server_states import ServerState
@@ -61,11 +62,22 @@ def ensure(model_id: int, by: str, keep: Keeper | None = None, poll_seconds: flo
         time.sleep(poll_seconds)
 
 
-def ensure_named(served_name: str, by: str) -> None:
-    """:func:`ensure` by the version's name."""
+@contextmanager
+def ready_for_release(version: str | int, by: str) -> Iterator[None]:
+    """Have a server before a version is released; where the release is refused the server stops.
+
+    Args:
+        version: Its name, for example ``highway-router@v3``, or its id.
+        by: Who asks.
+    """
     with transaction() as session:
-        model_id = lifecycle.find(session, served_name).id
-    ensure(model_id, by)
+        model = lifecycle.get(session, version) if isinstance(version, int) else lifecycle.find(session, version)
+    ensure(model.id, by)
+    try:
+        yield
+    except GateRefusedError:
+        give_up(model.id)
+        raise
 
 
 def ensure_former(route: str, by: str, away_from: str | None = None) -> None:
@@ -120,6 +132,32 @@ def keep_if_due(environment: Mapping[str, str] | None = None, database: str | No
     with transaction(database) as session:
         due = any(server_keeper.is_due(session, server) for server in servers.unstopped(session))
     return _keep(environment or os.environ) if due else []
+
+
+def start_all(environment: Mapping[str, str], database: str, tell: Callable[[str], None]) -> None:
+    """After a start of the stack: bring the servers that are needed up, and wait for them.
+
+    It does not wait for a server that has failed :data:`server_keeper.STARTS_TRIED` times or waits for a GPU.
+
+    Args:
+        environment: Variables of the process that starts them.
+        database: Tollgate's database.
+        tell: Called with what was done.
+    """
+    while True:
+        for line in keep_if_due(environment, database):
+            tell(line)
+        with transaction(database) as session:
+            if not any(_is_awaited(server) for server in servers.unstopped(session)):
+                return
+        time.sleep(POLL_SECONDS)
+
+
+def _is_awaited(server: ModelServer) -> bool:
+    if server.state == ServerState.STARTING:
+        return True
+    waits_for_gpu = server.problem is not None and not server.failures
+    return server.state == ServerState.WAITING and not waits_for_gpu and server.failures < server_keeper.STARTS_TRIED
 
 
 def views() -> list[ServerView]:
