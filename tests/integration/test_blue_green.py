@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -32,7 +33,7 @@ from vllm_rollout.server_host import JobServerHost
 ROUTE = "blue-green"
 QUESTIONS = [f"질문 {number}" for number in range(5)]
 TOKENS = 8
-QWEN3 = {
+QWEN3: dict[str, Any] = {
     "model_type": "qwen3",
     "head_dim": 32,
     "hidden_act": "silu",
@@ -42,8 +43,11 @@ QWEN3 = {
     "attention_bias": False,
     "dtype": "float32",
     "vocab_size": 256,
+    "tie_word_embeddings": False,
 }
 """What vLLM wants to know beside the sizes; the tokenizer has a token for each byte, and none that ends an answer."""
+VISIBLE = 94
+"""The first tokens, ``!`` to ``~``: answers are made of them, for half a character is shown otherwise in a stream."""
 SETTLE = 3.0
 """Seconds of load after each move."""
 
@@ -82,6 +86,8 @@ def write_weights(folder: Path, seed: int) -> Path:
     table, data = {}, b""
     for name, shape in tensors(sizes).items():
         values = np.ones(shape) if name.endswith("norm.weight") else random.normal(0, 0.3, shape)
+        if name == "lm_head.weight":
+            values[VISIBLE:] = 0
         part = values.astype(np.float32).tobytes()
         table[name] = {"dtype": "F32", "shape": shape, "data_offsets": [len(data), len(data) + len(part)]}
         data += part
@@ -159,7 +165,7 @@ def test_green_takes_over_goes_back_and_blue_is_stopped_without_a_lost_request(
     postgres_url: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    record_property: pytest.RecordProperty,
+    record_property: Callable[[str, object], None],
 ) -> None:
     blue, green = models
     known = start(blue, host)

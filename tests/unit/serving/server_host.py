@@ -13,8 +13,8 @@ from tollgate.serving.server_keeper import ServerOrder, StartedServer
 class FakeHost:
     """``servers`` are those that run, by the version; ``started`` and ``stopped`` count.
 
-    ``refuses`` makes every start fail, ``waits_for`` makes it wait, ``forgets`` loses the caller after the next start,
-    as a kill would.
+    ``refuses`` makes every start fail, ``waits_for`` makes it wait, ``forgets`` loses the caller after the next start
+    or stop, as a kill would.
     """
 
     def __init__(self, stack: ExitStack) -> None:
@@ -52,6 +52,9 @@ class FakeHost:
         if server is not None:
             server.__exit__()
             self.stopped.append(order.served_name)
+        if self.forgets:
+            self.forgets = False
+            raise KeyboardInterrupt
 
     def last_words(self, order: ServerOrder) -> str:
         return f"last words of {order.served_name}"

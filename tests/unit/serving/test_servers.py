@@ -18,6 +18,7 @@ from tollgate.registry import lifecycle, signatures
 from tollgate.serving import canary_rollout, release, rollout, server_keeper, servers
 from tollgate.serving.canary import CanaryPlan
 from tollgate.serving.client import ProbeFailedError, VllmClient
+from tollgate.serving.server_states import ServerState
 from tollgate.settings import settings
 from tollgate.store.session import transaction
 from tollgate.store.tables import ModelServer, RegisteredModel
@@ -138,6 +139,20 @@ def test_a_kill_between_start_and_row_leaves_one_server(models: list[int], host:
     assert (state(models[1]), host.started) == ("waiting", [V2])
     assert ensure(models[1], host) == host.servers[V2].address
     assert host.started == [V2]
+
+
+def test_a_kill_in_the_middle_of_a_stop_is_made_good(models: list[int], host: FakeHost) -> None:
+    ensure(models[1], host)
+    no_request_holds()
+    with transaction() as session:
+        servers.change(session, servers.find(session, models[1]), ServerState.STOPPING)  # type: ignore[arg-type]
+    host.forgets = True
+    with pytest.raises(KeyboardInterrupt):
+        keep(host)
+    assert (state(models[1]), host.stopped) == ("stopping", [V2])
+    keep(host)
+    assert (state(models[1]), host.stopped) == ("stopped", [V2])
+    assert ensure(models[1], host) == host.servers[V2].address, "asked for again it gets a new one"
 
 
 def test_green_gets_the_route_and_blue_stays_for_the_way_back_then_stops(
@@ -333,7 +348,7 @@ def test_a_former_version_gets_its_server_back_before_a_late_rollback(
     work.ensure_former(ROUTE, "kim", V3)
     assert host.started == [V2, V3], "it is up"
     with transaction() as session:
-        servers.change(session, servers.find(session, models[1]), servers.ServerState.STOPPING)  # type: ignore[arg-type]
+        servers.change(session, servers.find(session, models[1]), ServerState.STOPPING)  # type: ignore[arg-type]
     work.ensure_former(ROUTE, "kim", V2)
     assert state(models[1]) == "stopping", "V2 is not what serves; there is nothing to go back from"
     work.ensure_former(ROUTE, "kim", V3)
