@@ -13,9 +13,10 @@ import requests
 from tests.unit.containers.trainer.conftest import MAKE_BASE, dataset
 from tests.unit.plugins.jobs.job_contract import Task, kill, wait_until
 
-from jobs.docker_runtime import DockerRuntime
+from jobs.docker_runtime import DockerRuntime, unusable_because
 from jobs.errors import JobSpecificationError, JobStoppedError
 from tollgate.settings import settings
+from tollgate.stack import image_sources
 
 __all__ = ["dataset"]
 pytestmark = pytest.mark.docker
@@ -35,8 +36,8 @@ def client() -> docker.APIClient:
         found.ping()
     except (docker.errors.DockerException, requests.RequestException) as error:
         pytest.skip(f"no Docker engine: {error}")
-    if not found.images(name=image):
-        pytest.skip(f"no image {image}; .ci/run and the head of containers/trainer/Dockerfile say how to build it")
+    if reason := unusable_because(settings().docker_url, image):
+        pytest.skip(f"{reason}; .ci/run builds it")
     return found
 
 
@@ -116,6 +117,7 @@ def test_image_has_no_root_and_says_its_version(client: docker.APIClient) -> Non
     config: dict[str, Any] = client.inspect_image(settings().trainer_image)["Config"]  # type: ignore[no-untyped-call]
     assert config["User"] == "tollgate"
     assert config["Labels"]["org.opencontainers.image.version"] == settings().trainer_image.rpartition(":")[2]
+    assert config["Labels"][image_sources.LABEL] == image_sources.digest("trainer")
     assert config["Healthcheck"]["Test"][0] == "CMD"
 
 
