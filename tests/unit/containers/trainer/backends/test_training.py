@@ -29,6 +29,7 @@ from tests.unit.containers.trainer.trainings import (
 
 from tollgate.serving.adapter import check_adapter
 from tollgate.settings import PROJECT, settings
+from tollgate.training.backends import LIMITS
 from tollgate.training.progress import read_progress
 
 IMPORTS = {
@@ -139,6 +140,8 @@ def test_two_processes_train_like_one_with_the_same_global_batch(
     tmp_path: Path, server: ForkServer, backend: str, base_model: Path, dataset: Path
 ) -> None:
     """Over gloo, in every digit: a step adds up the gradients of the same rows, of two processes or of two passes."""
+    if "processes" in LIMITS[backend]:
+        pytest.skip(f"{backend} trains in one process only (docs/backends.md says why)")
     alone = write_spec(tmp_path / "alone", base_model, dataset, backend=backend, gradient_accumulation=2)
     assert server.run(alone) == 0, said(alone)
     shared = write_spec(tmp_path / "shared", base_model, dataset, backend=backend, processes=2, distribution="ddp")
