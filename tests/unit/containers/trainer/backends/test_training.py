@@ -139,7 +139,7 @@ def test_killed_and_stopped_in_between_it_goes_on_to_the_last_digit(
 def test_two_processes_train_like_one_with_the_same_global_batch(
     tmp_path: Path, server: ForkServer, backend: str, base_model: Path, dataset: Path
 ) -> None:
-    """Over gloo, in every digit of the losses: a step adds up the gradients of the same rows, of two processes or of two passes."""
+    """Over gloo, in every digit: gradients of the same rows are added up, of two processes or of two passes."""
     if "processes" in LIMITS[backend]:
         pytest.skip(f"{backend} trains in one process only (docs/backends.md says why)")
     alone = write_spec(tmp_path / "alone", base_model, dataset, backend=backend, gradient_accumulation=2)
