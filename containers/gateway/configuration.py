@@ -47,6 +47,7 @@ class GatewayOptions(BaseSettings):
     spool_bytes: int = Field(
         2**30, ge=2**10, description="Most bytes there; above three quarters texts are left out, then entries."
     )
+    workers: int = Field(1, ge=1, le=64, description="Processes on the gateway's port, one for each core it may use.")
     log_pause: float = Field(0.2, gt=0, le=60, description="Seconds between two writes of the log.")
 
     @property
