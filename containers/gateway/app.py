@@ -42,6 +42,7 @@ from gateway.providers_table import ProvidersTable
 from gateway.proxy import Call, Exchange
 from gateway.request_log import AssignmentRecord, RequestLogWriter, RequestRecord, new_request_id
 from gateway.routes_table import Route, RoutesTable, Version
+from gateway.shared_limits import SharedLimits
 from gateway.siblings import Siblings
 from gateway.upstream import Upstream
 from tollgate.experiments.assignment import assign
@@ -81,6 +82,7 @@ class Gateway:
         self._access = Access(
             key, options.pseudonym_secret, options.requests_per_minute, lambda: self._providers.client_keys
         )
+        self._shared_limits = SharedLimits(self._engine, self._access.limits)
         spool = options.spool or environment.home / "gateway-spool"
         self._log = RequestLogWriter(
             self._engine, self._metrics, options.log_text, Path(spool), options.spool_bytes, options.log_pause
@@ -118,6 +120,8 @@ class Gateway:
         await asyncio.to_thread(self._providers.start)
         self._log.start()
         options = self._options
+        if options.shares_limits:
+            self._shared_limits.start()
         self._upstream = Upstream(
             options.upstream_timeout, options.connect_timeout, options.breaker_failures, options.breaker_seconds
         )
@@ -127,6 +131,8 @@ class Gateway:
         self._routes.stop()
         self._providers.stop()
         self._siblings.stop()
+        if options.shares_limits:
+            await asyncio.to_thread(self._shared_limits.stop)
         self._upstream.close()
         await asyncio.to_thread(self._log.stop, _FLUSH_SECONDS)
         self._engine.dispose()
@@ -288,6 +294,7 @@ class Gateway:
             "under_way": self._under_way,
             "log_waiting_bytes": self._log.waiting,
             "routes": len(self._names()),
+            "other_gateways": self._access.limits.others.gateways,
             "open_breakers": len(self._upstream.open_breakers()) if self._upstream else 0,
         }
         age = self._routes.age

@@ -30,9 +30,10 @@ class GatewayOptions(BaseSettings):
     requests_per_minute: int = Field(
         100,
         ge=0,
-        description="Requests a minute of each key and each address, at each gateway; 0: no limit. "
+        description="Requests a minute of each key and each address, at all gateways together; 0: no limit. "
         "The key above has none.",
     )
+    shares_limits: bool = Field(True, description="Whether limits hold for all gateways together; else at each one.")
     body_seconds: float = Field(30.0, gt=0, description="Seconds in which a request's body must arrive.")
     breaker_failures: int = Field(
         5, ge=1, description="Failures in a row after which a provider's address is left alone."
