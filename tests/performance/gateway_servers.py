@@ -21,7 +21,7 @@ from tests.performance.gateway_backend import BODY
 
 from tollgate.settings import PROJECT
 
-_PATIENCE = 180.0
+_PATIENCE = 420.0
 
 
 def free_port() -> int:
