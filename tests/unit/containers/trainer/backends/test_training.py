@@ -29,7 +29,7 @@ from tests.unit.containers.trainer.trainings import (
 
 from tollgate.serving.adapter import check_adapter
 from tollgate.settings import PROJECT, settings
-from tollgate.training.backends import LIMITS
+from tollgate.training.backends import LIMITS, BackendName
 from tollgate.training.progress import read_progress
 
 IMPORTS = {
@@ -137,7 +137,7 @@ def test_killed_and_stopped_in_between_it_goes_on_to_the_last_digit(
 
 
 def test_two_processes_train_like_one_with_the_same_global_batch(
-    tmp_path: Path, server: ForkServer, backend: str, base_model: Path, dataset: Path
+    tmp_path: Path, server: ForkServer, backend: BackendName, base_model: Path, dataset: Path
 ) -> None:
     """Over gloo, in every digit: gradients of the same rows are added up, of two processes or of two passes."""
     if "processes" in LIMITS[backend]:
