@@ -165,8 +165,8 @@ http {{
     return serve([program, "-p", str(root), "-c", str(configuration)], port, None, root / "log")
 
 
-def litellm(folder: Path, backend_port: int, workers: int) -> contextlib.AbstractContextManager[Server] | None:
-    """LiteLLM's proxy without a database; none where ``BENCH_LITELLM`` names no environment with it."""
+def litellm(folder: Path, backend_port: int) -> contextlib.AbstractContextManager[Server] | None:
+    """LiteLLM's proxy with one worker and no database; none where ``BENCH_LITELLM`` names no environment with it."""
     environment = os.environ.get("BENCH_LITELLM")
     program = Path(environment or ".venv-litellm").absolute() / "bin" / "litellm"
     if not program.exists():
@@ -185,17 +185,7 @@ litellm_settings: {{ telemetry: false, set_verbose: false }}
 """,
         encoding="utf-8",
     )
-    command = [
-        str(program),
-        "--config",
-        str(configuration),
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--num_workers",
-        str(workers),
-    ]
+    command = [str(program), "--config", str(configuration), "--host", "127.0.0.1", "--port", str(port)]
     quiet = {"LITELLM_LOG": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True", "PYTHONPATH": ""}
     return serve(command, port, "/health/liveliness", folder / "litellm.log", **quiet)
 
