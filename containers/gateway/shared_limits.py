@@ -3,6 +3,10 @@
 Each says every half second how much each client had of it in this minute, if that has changed, and so also that it is
 there. Totals are told, not differences: a lost message is made up for by the next one. Who hears a gateway for the
 first time tells it all. While PostgreSQL is away each one counts for itself.
+
+Every round of messages has a number and says up to which round the others were heard. A gateway takes what it told for
+known only when all have said so: until then they may still give away what they thought was left, and their answer
+brings how much that was.
 """
 
 from __future__ import annotations
@@ -12,7 +16,8 @@ import select
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,12 +40,14 @@ _MOST_BYTES = 7000
 
 @dataclass(slots=True)
 class _Peer:
-    """What another gateway said."""
+    """What another gateway said; its last whole ``round``, and the last of ours that it ``knows``."""
 
     heard_at: float
     minute: int = 0
     now: Counts = field(default_factory=dict)
     before: Counts = field(default_factory=dict)
+    round: int = 0
+    knows: int = 0
 
     def learn(self, minute: int, counts: Mapping[str, int]) -> None:
         """Take over totals of a minute."""
@@ -58,6 +65,15 @@ class _Peer:
         return {}, self.now if self.minute == minute - 1 else {}
 
 
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """What was told in a round: totals of a minute."""
+
+    number: int
+    minute: int
+    counts: Counts
+
+
 class SharedLimits:
     """Keeps ``limits`` told of the other gateways, in a thread of its own.
 
@@ -72,6 +88,7 @@ class SharedLimits:
         self._name = uuid.uuid4().hex[:12]
         self._peers: dict[str, _Peer] = {}
         self._told: tuple[int, Counts] = (0, {})
+        self._rounds: deque[_Round] = deque([_Round(0, 0, {})])
         self._tells_all = True
         self._connection: Any = None
         self._stop = threading.Event()
@@ -107,11 +124,16 @@ class SharedLimits:
         told = self._told[1] if self._told[0] == minute and not self._tells_all else {}
         changed = {client: count for client, count in counts.items() if told.get(client) != count}
         self._tells_all = False
+        told_now = _Round(self._rounds[-1].number + 1, minute, counts)
+        heard = {name: peer.round for name, peer in self._peers.items()}
+        parts = list(_parts(changed))
         with self._connection.cursor() as cursor:
-            for part in _parts(changed):
-                message = orjson.dumps({"gateway": self._name, "minute": minute, "counts": part}).decode()
-                cursor.execute("SELECT pg_notify(%s, %s)", (CHANNEL, message))
+            for place, part in enumerate(parts, start=1):
+                whole = {"round": told_now.number, "heard": heard} if place == len(parts) else {}
+                message = {"gateway": self._name, "minute": minute, "counts": part, **whole}
+                cursor.execute("SELECT pg_notify(%s, %s)", (CHANNEL, orjson.dumps(message).decode()))
         self._told = (minute, counts)
+        self._rounds.append(told_now)
         self._count_others()
 
     def _hear(self, end: float) -> None:
@@ -136,6 +158,8 @@ class SharedLimits:
             self._tells_all = True
         peer.heard_at = time.monotonic()
         peer.learn(message["minute"], message["counts"])
+        peer.round = message.get("round", peer.round)
+        peer.knows = message.get("heard", {}).get(self._name, peer.knows)
 
     def _count_others(self) -> None:
         minute = int(time.time() // 60)
@@ -146,12 +170,21 @@ class SharedLimits:
                 for client, count in part.items():
                     total[client] = total.get(client, 0) + count
         heard = time.monotonic() - _SILENT_SECONDS
-        alive = sum(peer.heard_at > heard for peer in self._peers.values())
-        told = self._told[1] if self._told[0] == minute else {}
-        self._limits.others = Others(alive, minute, now, before, told)
+        alive = [peer for peer in self._peers.values() if peer.heard_at > heard]
+        known = self._known_to(alive)
+        told = known.counts if known.minute == minute else {}
+        self._limits.others = Others(len(alive), minute, now, before, told)
         self._peers = {
             name: peer for name, peer in self._peers.items() if peer.heard_at > heard or peer.minute >= minute - 1
         }
+
+    def _known_to(self, alive: Sequence[_Peer]) -> _Round:
+        """The newest round that all the others know; rounds before it, and of minutes before, are forgotten."""
+        newest = self._rounds[-1]
+        least = min((peer.knows for peer in alive), default=newest.number)
+        while len(self._rounds) > 1 and (self._rounds[1].number <= least or self._rounds[1].minute < newest.minute):
+            self._rounds.popleft()
+        return self._rounds[0]
 
     def _listen(self) -> Any:
         pooled = self._engine.raw_connection()
