@@ -173,9 +173,9 @@ class Gateway:
 
     async def _answer(self, scope: Scope, receive: Receive, reply: Send) -> None:
         payload = await read_json(scope, receive, self._options.max_body_bytes, self._options.body_seconds)
-        record = self._begin(scope, payload)
+        record, version = self._begin(scope, payload)
         payload.pop("user", None)
-        call = Call(scope["path"], payload, self._providers.chain(record.route))
+        call = Call(scope["path"], payload, self._providers.chain(record.route, version.address))
         assert self._upstream is not None
         assert isinstance(reply, Reply)
         exchange = Exchange(
@@ -195,7 +195,7 @@ class Gateway:
             self._under_way -= 1
             self._end(record)
 
-    def _begin(self, scope: Scope, payload: dict[str, Any]) -> RequestRecord:
+    def _begin(self, scope: Scope, payload: dict[str, Any]) -> tuple[RequestRecord, Version]:
         name = payload.get("model")
         if not isinstance(name, str) or not name:
             raise bad_request(f"'model' is the name of a route: {', '.join(self._names())}.", "model")
@@ -207,7 +207,7 @@ class Gateway:
         request_id = new_request_id()
         user = self._access.user(scope, payload)
         version, variant = self._choose(route, user, request_id)
-        return RequestRecord(
+        record = RequestRecord(
             request_id=request_id,
             endpoint=scope["path"],
             route=route.name,
@@ -219,6 +219,7 @@ class Gateway:
             session_id=(header(scope, _SESSION_HEADER) or "")[:255] or None,
             question=question(payload) if self._options.log_text else None,
         )
+        return record, version
 
     def _route(self, name: str) -> Route:
         route = self._routes.get(name) or self._providers.route(name)

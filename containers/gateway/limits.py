@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 _WINDOW = 60.0
-_NEXT_EXCHANGE = 1.0
+_NEXT_EXCHANGE = 1.5
 """Seconds after which the gateways have told each other what they let through; longer than it takes."""
 Counts = dict[str, int]
 
@@ -28,7 +28,7 @@ class Others:
     Attributes:
         gateways: How many there are.
         minute: The minute of ``now``; ``before`` is of the one before.
-        told: What they know of this gateway's own count in that minute.
+        told: This gateway's own count in that minute as all the others knew it when they said ``now``, or before.
     """
 
     gateways: int = 0

@@ -4,8 +4,9 @@ Each says every half second how much each client had of it in this minute, if th
 there. Totals are told, not differences: a lost message is made up for by the next one. Who hears a gateway for the
 first time tells it all. While PostgreSQL is away each one counts for itself.
 
-A gateway may give a client more only when all others have said that they heard what it gave before: two that tell each
-other at the same moment would else both take the same rest.
+Every round of messages has a number and says up to which round the others were heard. A gateway takes what it told for
+known only when all have said so: until then they may still give away what they thought was left, and their answer
+brings how much that was.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,7 +32,7 @@ log = logging.getLogger(__name__)
 
 CHANNEL = "tollgate_limits"
 _PAUSE = 0.5
-_SILENT_SECONDS = 10.0
+_SILENT_SECONDS = 3.0
 """A gateway that was not heard for so long is gone; what it let through still counts."""
 _MOST_BYTES = 7000
 """PostgreSQL takes less than 8000 bytes in a message."""
@@ -39,14 +40,14 @@ _MOST_BYTES = 7000
 
 @dataclass(slots=True)
 class _Peer:
-    """What another gateway said: its last message's number, the last one of ours that it heard, and its counts."""
+    """What another gateway said; its last whole ``round``, and the last of ours that it ``knows``."""
 
     heard_at: float
-    number: int = 0
-    acknowledged: int = 0
     minute: int = 0
     now: Counts = field(default_factory=dict)
     before: Counts = field(default_factory=dict)
+    round: int = 0
+    knows: int = 0
 
     def learn(self, minute: int, counts: Mapping[str, int]) -> None:
         """Take over totals of a minute."""
@@ -64,6 +65,15 @@ class _Peer:
         return {}, self.now if self.minute == minute - 1 else {}
 
 
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """What was told in a round: totals of a minute."""
+
+    number: int
+    minute: int
+    counts: Counts
+
+
 class SharedLimits:
     """Keeps ``limits`` told of the other gateways, in a thread of its own.
 
@@ -77,8 +87,8 @@ class SharedLimits:
         self._limits = limits
         self._name = uuid.uuid4().hex[:12]
         self._peers: dict[str, _Peer] = {}
-        self._number = 0
-        self._told: deque[tuple[int, int, Counts]] = deque()
+        self._told: tuple[int, Counts] = (0, {})
+        self._rounds: deque[_Round] = deque([_Round(0, 0, {})])
         self._tells_all = True
         self._connection: Any = None
         self._stop = threading.Event()
@@ -101,7 +111,7 @@ class SharedLimits:
                 self._hear(time.monotonic() + _PAUSE)
             except (psycopg2.Error, SQLAlchemyError, OSError, ValueError):
                 self._close()
-                self._told.clear()
+                self._told = (0, {})
                 self._limits.others = Others()
                 self._stop.wait(_PAUSE)
             except Exception:  # a thread that ends would leave each gateway to itself without a word
@@ -111,20 +121,19 @@ class SharedLimits:
 
     def _tell(self) -> None:
         minute, counts = self._limits.counts(time.time())
-        _, told_minute, last = self._told[-1] if self._told else (0, 0, {})
-        told = last if told_minute == minute and not self._tells_all else {}
+        told = self._told[1] if self._told[0] == minute and not self._tells_all else {}
         changed = {client: count for client, count in counts.items() if told.get(client) != count}
         self._tells_all = False
-        heard = {name: peer.number for name, peer in self._peers.items()}
-        parts = list(_parts(changed, 24 * len(heard)))
+        told_now = _Round(self._rounds[-1].number + 1, minute, counts)
+        heard = {name: peer.round for name, peer in self._peers.items()}
+        parts = list(_parts(changed))
         with self._connection.cursor() as cursor:
-            for place, part in enumerate(parts, 1):
-                # Only who heard the last part has heard it all.
-                number = self._number + (place == len(parts))
-                message = {"gateway": self._name, "number": number, "heard": heard, "minute": minute, "counts": part}
+            for place, part in enumerate(parts, start=1):
+                whole = {"round": told_now.number, "heard": heard} if place == len(parts) else {}
+                message = {"gateway": self._name, "minute": minute, "counts": part, **whole}
                 cursor.execute("SELECT pg_notify(%s, %s)", (CHANNEL, orjson.dumps(message).decode()))
-        self._number += 1
-        self._told.append((self._number, minute, counts))
+        self._told = (minute, counts)
+        self._rounds.append(told_now)
         self._count_others()
 
     def _hear(self, end: float) -> None:
@@ -148,9 +157,9 @@ class SharedLimits:
             peer = self._peers[name] = _Peer(0.0)
             self._tells_all = True
         peer.heard_at = time.monotonic()
-        peer.number = message["number"]
-        peer.acknowledged = message["heard"].get(self._name, 0)
         peer.learn(message["minute"], message["counts"])
+        peer.round = message.get("round", peer.round)
+        peer.knows = message.get("heard", {}).get(self._name, peer.knows)
 
     def _count_others(self) -> None:
         minute = int(time.time() // 60)
@@ -162,19 +171,20 @@ class SharedLimits:
                     total[client] = total.get(client, 0) + count
         heard = time.monotonic() - _SILENT_SECONDS
         alive = [peer for peer in self._peers.values() if peer.heard_at > heard]
-        told = self._heard_by_all(min((peer.acknowledged for peer in alive), default=self._number), minute)
+        known = self._known_to(alive)
+        told = known.counts if known.minute == minute else {}
         self._limits.others = Others(len(alive), minute, now, before, told)
         self._peers = {
             name: peer for name, peer in self._peers.items() if peer.heard_at > heard or peer.minute >= minute - 1
         }
 
-    def _heard_by_all(self, number: int, minute: int) -> Counts:
-        """What all others know of this gateway's counts in a minute: those of message ``number``."""
-        while len(self._told) > 1 and self._told[1][0] <= number:
-            self._told.popleft()
-        if not self._told or self._told[0][0] > number or self._told[0][1] != minute:
-            return {}
-        return self._told[0][2]
+    def _known_to(self, alive: Sequence[_Peer]) -> _Round:
+        """The newest round that all the others know; rounds before it, and of minutes before, are forgotten."""
+        newest = self._rounds[-1]
+        least = min((peer.knows for peer in alive), default=newest.number)
+        while len(self._rounds) > 1 and (self._rounds[1].number <= least or self._rounds[1].minute < newest.minute):
+            self._rounds.popleft()
+        return self._rounds[0]
 
     def _listen(self) -> Any:
         pooled = self._engine.raw_connection()
@@ -192,15 +202,15 @@ class SharedLimits:
             connection.close()
 
 
-def _parts(counts: Counts, taken: int = 0) -> Iterator[Counts]:
-    """Counts in parts that fit into a message each, beside so many bytes; one empty part if there are none."""
+def _parts(counts: Counts) -> Iterator[Counts]:
+    """Counts in parts that fit into a message each; one empty part if there are none."""
     part: Counts = {}
-    size = taken
+    size = 0
     for client, count in counts.items():
         part[client] = count
         size += len(client.encode()) + 16
         if size > _MOST_BYTES - 300:
             yield part
-            part, size = {}, taken
+            part, size = {}, 0
     if part or not counts:
         yield part
