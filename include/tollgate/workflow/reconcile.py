@@ -1,6 +1,7 @@
 """Bring everything that is projected from PostgreSQL in line with it: replicas, rollouts under way, MLflow.
 
 Each part is done as far as its services answer; what stands in the way is told, and made good by the next time.
+``tollgate.workflow.reconciler`` does it for ever.
 """
 
 from __future__ import annotations
@@ -65,6 +66,13 @@ def reconcile(
     return done
 
 
+def reconcile_mlflow(mlflow: Callable[[], MlflowClient] | None = None) -> Reconciliation:
+    """MLflow alone: aliases, tags, descriptions and lost versions."""
+    done = Reconciliation()
+    _mlflow(done, mlflow)
+    return done
+
+
 def reconcile_registry(by: str, mlflow: Callable[[], MlflowClient] | None = None) -> Reconciliation:
     """The same without the replicas: rollouts under way, and MLflow."""
     done = Reconciliation()
@@ -75,7 +83,11 @@ def reconcile_registry(by: str, mlflow: Callable[[], MlflowClient] | None = None
 def _registry(done: Reconciliation, by: str, mlflow: Callable[[], MlflowClient] | None, with_mlflow: bool) -> None:
     _as_far_as_possible(done, lambda: _rollouts(done, by))
     if with_mlflow:
-        _as_far_as_possible(done, lambda: done.mlflow.extend(mlflow_repair.repair(mlflow() if mlflow else None)))
+        _mlflow(done, mlflow)
+
+
+def _mlflow(done: Reconciliation, mlflow: Callable[[], MlflowClient] | None) -> None:
+    _as_far_as_possible(done, lambda: done.mlflow.extend(mlflow_repair.repair(mlflow() if mlflow else None)))
 
 
 def _as_far_as_possible(done: Reconciliation, part: Callable[[], None]) -> None:

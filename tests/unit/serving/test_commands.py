@@ -86,6 +86,11 @@ def test_reconciling_brings_back_what_a_replica_lost_and_names_what_is_away(serv
     assert "Everything is as it should be." in run("reconcile", "--no-mlflow")
 
 
+def test_a_watch_has_no_end_to_print_an_object_of(server: FakeVllm) -> None:
+    with pytest.raises(BadInputError, match="--json: found with --watch"):
+        run("reconcile", "--watch", "1", "--json")
+
+
 def test_reconciling_takes_a_rollout_further(server: FakeVllm) -> None:
     told("rollout", "start", "router@v2", "--why", "better")
     with transaction() as session:
