@@ -20,6 +20,7 @@ from tollgate.experiments.plan import ExperimentPlan
 from tollgate.registry import lifecycle
 from tollgate.registry.lifecycle import Stage
 from tollgate.serving import canary_rollout
+from tollgate.serving.canary import Reason
 from tollgate.serving.client import VllmClient
 from tollgate.serving.probes import Probe
 from tollgate.serving.rollout import deploy, ensure_served, is_served, set_route
@@ -78,7 +79,8 @@ def promote(
     lifecycle.promote_to_production(session, model.id, by, why)
     reason = f"{model.served_name} got the whole route. {why}"
     _stop_experiment(session, model.model_name, reason)
-    canary_rollout.stop(session, model.model_name, by, reason)
+    korean = f"{model.served_name}이(가) 경로 전체를 맡았습니다. {why}"
+    canary_rollout.stop(session, model.model_name, by, Reason(reason, korean))
     other = former.served_name if former and former.id != model.id else None
     return Release(action="promoted", route=model.model_name, served_name=model.served_name, champion=other)
 
@@ -229,7 +231,7 @@ def retire(session: Session, route: str, by: str, why: str) -> list[str]:
     """
     lifecycle.lock_model(session, route)  # before the experiment, as a decision on it does
     _stop_experiment(session, route, why)
-    canary_rollout.stop(session, route, by, why)
+    canary_rollout.stop(session, route, by, Reason(why, why))
     serving = update(Deployment).where(Deployment.route == route, Deployment.ended_at.is_(None))
     session.execute(serving.values(ended_at=func.clock_timestamp()))
     in_use = {Stage.CANDIDATE, Stage.STAGING, Stage.PRODUCTION}
