@@ -27,7 +27,6 @@ from tollgate.store.tables import Experiment, RegisteredModel, Rollout, RolloutE
 LOOK_GROWTH = 1.1
 """A look may roll back once the new version's requests have grown so much since the last: looks are not free."""
 
-_ALONE = Reason("Nothing else served the route.", "이 경로에 다른 운영 버전이 없었습니다.")
 _ONE_STEP = Reason("The plan has one step.", "계획의 단계가 하나입니다.")
 _OTHER_VERSIONS = Reason("Somebody has given the route to other versions.", "누군가 경로를 다른 버전에 배정했습니다.")
 
@@ -61,9 +60,10 @@ class RolloutState(BaseModel):
 def begin(
     session: Session, model_id: int, by: str, why: str, plan: CanaryPlan, prompts: Sequence[Probe], client: VllmClient
 ) -> RolloutState:
-    """Load a version, look at its answers and give it the plan's first share; where nothing serves, the whole route.
+    """Load a version, look at its answers and give it the plan's first share beside the production version.
 
-    Asked again for the version whose rollout runs, it changes nothing.
+    ``tollgate.serving.release.begin_rollout`` is for routes that nothing may serve yet. Asked again for the version
+    whose rollout runs, it changes nothing.
 
     Args:
         session: The caller's transaction.
@@ -75,30 +75,17 @@ def begin(
         client: The vLLM replicas.
 
     Raises:
-        GateRefusedError: Its verdict does not allow it, it answers wrongly, it was released or archived before, or an
-            experiment or another rollout runs on the route.
+        GateRefusedError: Nothing else serves the route, its verdict does not allow it, it answers wrongly, it was
+            released or archived before, or an experiment or another rollout runs on the route.
         ServiceUnavailableError: A replica did not answer; nothing was changed.
     """
-    from tollgate.serving import release  # it ends rollouts, so it builds upon this module
-
     model = lifecycle.get(session, model_id)
     route = model.model_name
     lifecycle.lock_model(session, route)
     session.refresh(model)
     champion = lifecycle.champion(session, route)
     if champion is None or champion.id == model.id:
-        release.promote(session, model.id, by, why, prompts, client)
-        return RolloutState(
-            rollout_id=None,
-            route=route,
-            served_name=model.served_name,
-            former=None,
-            status="completed",
-            share=1.0,
-            action="complete",
-            reasons=(_ALONE.en,),
-            reasons_ko=(_ALONE.ko,),
-        )
+        raise GateRefusedError(f"Nothing else than {model.served_name} serves {route}; there is nothing to take over.")
     present = running(session, route)
     if present is not None and present.model_id == model.id:
         return _state(session, present, "none")

@@ -20,11 +20,14 @@ from tollgate.experiments.plan import ExperimentPlan
 from tollgate.registry import lifecycle
 from tollgate.registry.lifecycle import Stage
 from tollgate.serving import canary_rollout
-from tollgate.serving.canary import Reason
+from tollgate.serving.canary import CanaryPlan, Reason
+from tollgate.serving.canary_rollout import RolloutState
 from tollgate.serving.client import VllmClient
 from tollgate.serving.probes import Probe
 from tollgate.serving.rollout import deploy, ensure_served, is_served, set_route
 from tollgate.store.tables import Deployment, Experiment, RegisteredModel
+
+_ALONE = Reason("Nothing else served the route.", "이 경로에 다른 운영 버전이 없었습니다.")
 
 
 class Release(BaseModel):
@@ -124,6 +127,33 @@ def open_test(
         served_name=model.served_name,
         champion=champion.served_name,
         experiment_id=experiment.id,
+    )
+
+
+def begin_rollout(
+    session: Session, model_id: int, by: str, why: str, plan: CanaryPlan, prompts: Sequence[Probe], client: VllmClient
+) -> RolloutState:
+    """Give a version the first share of its route, as ``canary_rollout.begin`` does; where nothing serves, the whole.
+
+    Raises:
+        GateRefusedError: As ``canary_rollout.begin``.
+        ServiceUnavailableError: A replica did not answer; nothing was changed.
+    """
+    model = lifecycle.get(session, model_id)
+    lifecycle.lock_model(session, model.model_name)
+    if has_champion(session, model.id):
+        return canary_rollout.begin(session, model.id, by, why, plan, prompts, client)
+    promote(session, model.id, by, why, prompts, client)
+    return RolloutState(
+        rollout_id=None,
+        route=model.model_name,
+        served_name=model.served_name,
+        former=None,
+        status="completed",
+        share=1.0,
+        action="complete",
+        reasons=(_ALONE.en,),
+        reasons_ko=(_ALONE.ko,),
     )
 
 

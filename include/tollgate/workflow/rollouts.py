@@ -45,7 +45,7 @@ def begin(
     chosen = CanaryPlan.of_settings(**(plan or {}))
     with VllmClient() as client, transaction() as session:
         model = lifecycle.find(session, served_name)
-        begun = canary_rollout.begin(session, model.id, by, why, chosen, prompts, client)
+        begun = release.begin_rollout(session, model.id, by, why, chosen, prompts, client)
     _tell_mlflow(begun.route)
     return begun
 
