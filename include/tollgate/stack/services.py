@@ -168,7 +168,7 @@ def _airflow(configuration: Settings, secrets: Secrets) -> tuple[Service, ...]:
     def part(name: str, component: str | None = None, port: int | None = None) -> Service:
         return Service(
             name=f"airflow-{name}",
-            command=(sys.executable, "-m", "airflow", name),
+            command=_successor(port, sys.executable, "-m", "airflow", name),
             environment=environment,
             health_url=health,
             port=port,
@@ -187,11 +187,17 @@ def _airflow(configuration: Settings, secrets: Secrets) -> tuple[Service, ...]:
     )
 
 
+def _successor(port: int | None, *command: str) -> tuple[str, ...]:
+    """The command, run after what a killed server with workers left on its port."""
+    return command if port is None else (sys.executable, "-m", "tollgate.stack.successor", str(port), *command)
+
+
 def _mlflow(configuration: Settings) -> Service:
     artifacts = configuration.home / "mlflow-artifacts"
     return Service(
         name="mlflow",
-        command=(
+        command=_successor(
+            configuration.mlflow_port,
             *(sys.executable, "-m", "mlflow", "server"),
             *("--host", configuration.host, "--port", str(configuration.mlflow_port)),
             *("--serve-artifacts", "--artifacts-destination", str(artifacts)),
