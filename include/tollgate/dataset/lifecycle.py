@@ -15,15 +15,12 @@ import datetime as dt
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tollgate.dataset.locks import locked, sync
 from tollgate.errors import BadInputError, Problem
-
-if TYPE_CHECKING:
-    from tollgate.dataset.versions import DatasetVersion
 
 State = Literal["active", "deprecated", "archived"]
 Action = Literal["tag", "untag", "deprecate", "archive", "restore"]
@@ -37,6 +34,29 @@ _ALLOWED: dict[State, tuple[Action, ...]] = {
 }
 _TAG = re.compile(r"(?!latest$)(?!v\d)[a-z0-9][a-z0-9._-]{0,49}")
 _MAX_REASON = 500
+
+
+class Version(Protocol):
+    """What the history asks of a version of a dataset."""
+
+    @property
+    def folder(self) -> Path:
+        """Its folder, beside those of the dataset's other versions."""
+
+    @property
+    def name(self) -> str:
+        """Name of the dataset."""
+
+    @property
+    def number(self) -> int:
+        """Number of the version, from 1."""
+
+    @property
+    def reference(self) -> str:
+        """The version as text: ``name@v<number>``."""
+
+
+_Version = TypeVar("_Version", bound=Version)
 
 
 class Event(BaseModel):
@@ -117,12 +137,12 @@ def read(folder: Path) -> History:
         raise BadInputError("The history of the dataset's versions can't be read", [problem]) from error
 
 
-def standing(version: DatasetVersion) -> Standing:
+def standing(version: Version) -> Standing:
     """What is said about a version now."""
     return read(version.folder.parent).standing(version.number)
 
 
-def tag(version: DatasetVersion, name: str, by: str, *, move: bool = False) -> Standing:
+def tag(version: Version, name: str, by: str, *, move: bool = False) -> Standing:
     """Give a version a tag; the same tag on the same version changes nothing.
 
     Args:
@@ -149,7 +169,7 @@ def tag(version: DatasetVersion, name: str, by: str, *, move: bool = False) -> S
         return history.standing(version.number)
 
 
-def untag(version: DatasetVersion, name: str, by: str) -> Standing:
+def untag(version: Version, name: str, by: str) -> Standing:
     """Take a tag from a version.
 
     Raises:
@@ -166,9 +186,7 @@ def untag(version: DatasetVersion, name: str, by: str) -> Standing:
         return _append(folder, history, _event(version, "untag", by, tag=name)).standing(version.number)
 
 
-def change(
-    version: DatasetVersion, action: Literal["deprecate", "archive", "restore"], by: str, reason: str
-) -> Standing:
+def change(version: Version, action: Literal["deprecate", "archive", "restore"], by: str, reason: str) -> Standing:
     """Deprecate, archive or restore a version; the version itself stays as it is.
 
     Args:
@@ -202,7 +220,7 @@ def change(
         return _append(folder, history, _event(version, action, by, reason=reason)).standing(version.number)
 
 
-def newest_active(found: Sequence[DatasetVersion]) -> DatasetVersion | None:
+def newest_active(found: Sequence[_Version]) -> _Version | None:
     """The newest of a dataset's versions that is neither deprecated nor archived; None where there is none.
 
     Args:
@@ -214,7 +232,7 @@ def newest_active(found: Sequence[DatasetVersion]) -> DatasetVersion | None:
     return next((one for one in reversed(found) if history.standing(one.number).state == "active"), None)
 
 
-def check_usable(version: DatasetVersion) -> None:
+def check_usable(version: Version) -> None:
     """Refuse an archived version as the start of something new.
 
     Raises:
@@ -227,9 +245,7 @@ def check_usable(version: DatasetVersion) -> None:
         raise BadInputError("The dataset version is archived", [Problem("dataset", found, expected)])
 
 
-def _event(
-    version: DatasetVersion, action: Action, by: str, *, tag: str | None = None, reason: str | None = None
-) -> Event:
+def _event(version: Version, action: Action, by: str, *, tag: str | None = None, reason: str | None = None) -> Event:
     now = dt.datetime.now(dt.UTC)
     return Event(at=now, by=by, action=action, version=version.number, tag=tag, reason=reason)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
+from rich.box import SIMPLE
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.panel import Panel
@@ -128,11 +129,14 @@ def _dataset_table(dataset: DatasetSummary) -> Table:
 
 
 def _candidate_table(summary: DemoSummary) -> Table:
-    table = Table(title="\nCandidates · 후보 모델", title_justify="left")
-    for column in ("model", "trained on", "accuracy", "lower 95 % bound", "verdict", "outcome"):
-        table.add_column(column, justify="right" if "a" in column[:1] or "lower" in column else "left")
+    table = Table(title="\nCandidates · 후보 모델", title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
+    table.add_column("model", no_wrap=True)
+    table.add_column("trained on", no_wrap=True)
+    table.add_column("accuracy\n≥ (95 %)", justify="right")
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("outcome", min_width=10)
     if summary.base_accuracy is not None:
-        table.add_row("base, untrained", "–", f"{summary.base_accuracy:.3f}", "–", "–", "–")
+        table.add_row("base, untrained", "–", f"{summary.base_accuracy:.3f}", "–", "–")
     colours = {"pass": "green", "inconclusive": "yellow", "fail": "red"}
     for candidate in summary.candidates:
         colour = colours.get(candidate.verdict, "white")
@@ -141,10 +145,9 @@ def _candidate_table(summary: DemoSummary) -> Table:
             answer = "rejected" if outcome == "refused" else "approved"
             outcome += f" ({answer} by {candidate.answered_by})"
         table.add_row(
-            f"{candidate.model_version} ({candidate.name})",
+            f"{candidate.model_version}\n({candidate.name})",
             candidate.dataset,
-            f"{candidate.accuracy:.3f}",
-            f"{candidate.lower_bound:.3f}",
+            f"{candidate.accuracy:.3f}\n{candidate.lower_bound:.3f}",
             f"[{colour}]{candidate.verdict}[/]",
             escape(outcome),
         )

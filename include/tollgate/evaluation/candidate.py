@@ -20,7 +20,8 @@ from tollgate.errors import BadInputError, Problem
 from tollgate.evaluation.cases import Case, read_json_lines
 from tollgate.evaluation.further import FurtherFigures
 from tollgate.evaluation.perplexity import Perplexity, perplexity
-from tollgate.evaluation.report import make_report, write_report
+from tollgate.evaluation.report import make_report
+from tollgate.evaluation.report_page import write_report
 from tollgate.evaluation.runner import cases_from_dataset, run_cases
 from tollgate.evaluation.scorers import ScoredCase, detect, score_results
 from tollgate.evaluation.summary import EvaluationSummary, summarise

@@ -110,7 +110,8 @@ def _evaluate(
 ) -> EvaluationReport:
     from tollgate.evaluation.commands import read_scored
     from tollgate.evaluation.llm_judge import read_labels
-    from tollgate.evaluation.report import make_report, write_report
+    from tollgate.evaluation.report import make_report
+    from tollgate.evaluation.report_page import write_report
     from tollgate.evaluation.suite_run import check_judge, check_scorers, requests_of, run_suite
 
     check_scorers(suite, asking.scorer)

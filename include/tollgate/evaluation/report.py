@@ -1,10 +1,9 @@
-"""The report of an evaluation: ``report.json`` with all figures and the telling cases, and ``report.html`` to read."""
+"""What the report of an evaluation holds: all figures, and the cases that tell most."""
 
 from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, Field
@@ -166,14 +165,3 @@ def _histogram(values: Sequence[float]) -> Histogram | None:
     for value in values:
         counts[min(_BINS - 1, int(value / width))] += 1
     return Histogram(width=width, counts=counts)
-
-
-def write_report(folder: Path, report: EvaluationReport) -> None:
-    """Write ``report.json`` and ``report.html``; each appears whole or not at all."""
-    from tollgate.evaluation.report_page import render
-
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in ((REPORT_JSON, report.model_dump_json(indent=2)), (REPORT_PAGE, render(report))):
-        partial = folder / f"{name}.partial"
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(folder / name)

@@ -1,4 +1,4 @@
-"""The report of an evaluation as one HTML page, in Korean and English, that needs nothing but itself.
+"""The report of an evaluation as files: figures in JSON, and an HTML page in two languages that needs nothing else.
 
 Frame, style and charts are those of the reports of dataset versions.
 """
@@ -6,10 +6,12 @@ Frame, style and charts are those of the reports of dataset versions.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tollgate.dataset import charts
 from tollgate.dataset.report import page_environment
+from tollgate.evaluation.report import REPORT_JSON, REPORT_PAGE, ComparedCase, EvaluationReport, Histogram
 from tollgate.evaluation.report_texts import words
 from tollgate.evaluation.summary import NO_CATEGORY, EvaluationSummary, Share
 
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
 
     from tollgate.evaluation.cases import Message
     from tollgate.evaluation.categories import CategoryFigures
-    from tollgate.evaluation.report import ComparedCase, EvaluationReport, Histogram
     from tollgate.evaluation.scorers import ScoredCase
     from tollgate.evaluation.verdict import Verdict
 
@@ -38,6 +39,15 @@ def render(report: EvaluationReport) -> str:
     """
     template = page_environment("tollgate.evaluation").get_template("evaluation.html.j2")
     return template.render(page=_page(report), words=words)
+
+
+def write_report(folder: Path, report: EvaluationReport) -> None:
+    """Write ``report.json`` and ``report.html``; each appears whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in ((REPORT_JSON, report.model_dump_json(indent=2)), (REPORT_PAGE, render(report))):
+        partial = folder / f"{name}.partial"
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(folder / name)
 
 
 def _page(report: EvaluationReport) -> dict[str, Any]:

@@ -235,43 +235,45 @@ class _Masking:
         self.original = original
         self.found: list[tuple[Finding, str]] = []
 
-    def add(self, one: Finding, label: str) -> None:
-        self.found.append((one, label))
-        self.found.sort(key=lambda pair: pair[0].start)
-
-    def text(self) -> str:
+    def add(self, new: list[tuple[Finding, str]]) -> str:
+        """Take note of findings in the original with their labels; returns the text with all labels."""
+        self.found = sorted(self.found + new, key=lambda pair: pair[0].start) if self.found else new
         pieces, position = [], 0
         for one, label in self.found:
             pieces += [self.original[position : one.start], label]
             position = one.end
         return "".join([*pieces, self.original[position:]])
 
-    def in_original(self, one: Finding) -> Finding:
-        """A finding in the masked text, which lies beside all labels, with its position in the original."""
+    def in_original(self, new: list[Finding]) -> list[Finding]:
+        """Findings in the masked text, which lie beside all labels, with their positions in the original."""
+        if not self.found:
+            return new
         starts, shifts, shift = [0], [0], 0
         for known, label in self.found:
             shift += known.end - known.start - len(label)
             starts.append(known.end - shift)
             shifts.append(shift)
-        moved = shifts[bisect_right(starts, one.start) - 1]
-        return Finding(one.kind, one.start + moved, one.end + moved, one.confidence)
+        moves = [shifts[bisect_right(starts, one.start) - 1] for one in new]
+        return [
+            Finding(one.kind, one.start + move, one.end + move, one.confidence)
+            for one, move in zip(new, moves, strict=True)
+        ]
 
 
 def _settle(texts: Sequence[str], first: Sequence[list[Finding]], search: Search, labels: _Labels) -> list[_Settled]:
     """Mask what was found first, then search the masked texts again until nothing is found in any."""
     maskings = [_Masking(text) for text in texts]
-    results = ["" for _ in texts]
-    found: Mapping[int, list[Finding]] = dict(enumerate(first))
+    results = list(texts)
+    found: Mapping[int, list[Finding]] = {index: new for index, new in enumerate(first) if new}
     while found:
         for index, new in found.items():
             masking = maskings[index]
-            for one in [masking.in_original(one) for one in new]:
-                masking.add(one, labels.label(index, one.kind, masking.original[one.start : one.end]))
-            results[index] = masking.text()
-        again = [index for index in found if maskings[index].found]
-        found = {
-            index: new for index, new in zip(again, search([results[index] for index in again]), strict=True) if new
-        }
+            placed = masking.in_original(new)
+            results[index] = masking.add(
+                [(one, labels.label(index, one.kind, masking.original[one.start : one.end])) for one in placed]
+            )
+        again = search([results[index] for index in found])
+        found = {index: new for index, new in zip(found, again, strict=True) if new}
     return [
         _Settled(result, [one for one, _ in masking.found]) for result, masking in zip(results, maskings, strict=True)
     ]
@@ -359,8 +361,10 @@ def _search_column(column: pa.LargeStringArray, settings: PersonalDataSettings) 
 
     from tollgate.gates.pii_kernels import signals
     from tollgate.gates.text_buffers import buffers
+    from tollgate.gates.threads import PARALLEL_KERNEL
 
-    flags = signals(*buffers(column))
+    with PARALLEL_KERNEL:
+        flags = signals(*buffers(column))
     people = _names(column, settings)
     rows = np.fromiter(people, np.int64, len(people))
     if set(settings.kinds) - {"name"}:

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tollgate.dataset import readers, statistics, versions
 from tollgate.dataset.schema import SPLITS, Split
@@ -39,11 +41,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "STEPS",
+    "Gathered",
     "Progress",
     "Step",
     "check_contamination",
     "check_contract",
     "drop_duplicates",
+    "gather",
     "ingest",
     "mask_personal_data",
     "prepare",
@@ -71,7 +75,23 @@ STEPS: dict[Stage, Step] = {
 """The steps after :func:`ingest`, in their order."""
 
 
-def write_version(name: str, workdir: Path, settings: GateSettings, root: Path | None = None) -> DatasetVersion:
+@dataclass(frozen=True)
+class Gathered:
+    """What a version is made of: the rows of each part, and their statistics."""
+
+    parts: dict[Split, pl.DataFrame]
+    statistics: dict[str, Any]
+
+
+def gather(workdir: Path) -> Gathered:
+    """Read the rows that the step ``split`` left, with their texts, and describe them."""
+    parts = _parts(workdir)
+    return Gathered(parts, statistics.describe(parts))
+
+
+def write_version(
+    name: str, workdir: Path, settings: GateSettings, root: Path | None = None, gathered: Gathered | None = None
+) -> DatasetVersion:
     """Write what has passed the contract as the next version, with the report, the judgement and the quarantine.
 
     Args:
@@ -79,16 +99,17 @@ def write_version(name: str, workdir: Path, settings: GateSettings, root: Path |
         workdir: The work folder in which all steps have ended.
         settings: The same settings that they ran with.
         root: Folder of all datasets; the process's unless told.
+        gathered: What :func:`gather` returned for this work folder, if it was called already.
 
     Returns:
         The new version, or the one there already with the same content.
     """
+    gathered = gathered or gather(workdir)
     results = [workfolder.read_result(workdir, stage) for stage in STAGES]
     summary = summarise(results)
-    parts = _parts(workdir)
     return versions.write(
         name,
-        parts,
+        gathered.parts,
         gate_settings=settings.model_dump(mode="json"),
         sources=[Source.model_validate(results[0].details["source"])],
         counts=summary,
@@ -96,7 +117,7 @@ def write_version(name: str, workdir: Path, settings: GateSettings, root: Path |
             **summary,
             "name": name,
             "stages": [one.model_dump(mode="json") for one in results],
-            "statistics": statistics.describe(parts),
+            "statistics": gathered.statistics,
         },
         attachments=[workdir / "quarantine.jsonl", workdir / "contract.json", workdir / "data_docs"],
         root=root,
@@ -152,10 +173,12 @@ def prepare(
     tell: Progress = progress or (lambda _stage, _result: None)
     folder = root or process_settings().datasets
     folder.mkdir(parents=True, exist_ok=True)
+    gathering: Future[Gathered] | None = None
     with tempfile.TemporaryDirectory(prefix=".preparing-", dir=folder) as temporary, ExitStack() as stack:
         workdir, steps = Path(temporary), dict(STEPS)
         read = partial(ingest, source.absolute(), root=root)
-        if source.stat().st_size >= _LARGE:  # reading leaves a core idle
+        large = source.stat().st_size >= _LARGE
+        if large:  # reading leaves a core idle
             ahead = stack.enter_context(MaskingAhead(workdir, chosen))
             read = partial(read, also=ahead.put)
             steps["personal_data"] = lambda _workdir, _settings: ahead.finish()
@@ -163,5 +186,7 @@ def prepare(
         every: dict[Stage, Step] = {"ingest": read, **steps}
         for stage, step in every.items():
             tell(stage, None)
+            if stage == "contract" and large:  # its judge leaves a core idle
+                gathering = stack.enter_context(ThreadPoolExecutor(1)).submit(gather, workdir)
             tell(stage, step(workdir, chosen))
-        return write_version(name, workdir, chosen, root)
+        return write_version(name, workdir, chosen, root, gathering.result() if gathering else None)

@@ -10,8 +10,8 @@ import pytest
 from tollgate.evaluation.cases import Message
 from tollgate.evaluation.further import FurtherFigures
 from tollgate.evaluation.perplexity import Perplexity
-from tollgate.evaluation.report import EvaluationReport, make_report, worst_cases, write_report
-from tollgate.evaluation.report_page import render
+from tollgate.evaluation.report import EvaluationReport, make_report, worst_cases
+from tollgate.evaluation.report_page import render, write_report
 from tollgate.evaluation.report_texts import TEXTS
 from tollgate.evaluation.scorers import ScoredCase
 from tollgate.evaluation.verdict import VerdictSettings, judge

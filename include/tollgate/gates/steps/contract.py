@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from tollgate.gates.gate_settings import GateSettings
 from tollgate.gates.results import StageResult
 from tollgate.gates.steps import rows as columns
 from tollgate.gates.steps.contamination import read_tests
+from tollgate.gates.threads import in_order
 
 if TYPE_CHECKING:
     import polars as pl
@@ -75,12 +77,11 @@ def _measure(workdir: Path, rows: pl.DataFrame, settings: GateSettings) -> tuple
     )
     shapes = [empty]
     places = rows["place"].to_numpy()
-    for batch in workfolder.read_places(workdir, places):
-        turns = take_apart(batch.column("messages"))
-        residual += _residual(turns, settings)
-        asked.append(said_by(turns, "user", quality.TURN))
-        answered.append(said_by(turns, "assistant", quality.TURN))
-        shapes.append(_shape(turns))
+    for one in in_order(lambda batch: _look(batch, settings), workfolder.read_places(workdir, places)):
+        residual += one.residual
+        asked.append(one.asked)
+        answered.append(one.answered)
+        shapes.append(one.shape)
     questions, answers = pa.concat_arrays(asked), pa.concat_arrays(answered)
     ingested = workfolder.read_result(workdir, "ingest")
     found = contract.Found(
@@ -92,6 +93,22 @@ def _measure(workdir: Path, rows: pl.DataFrame, settings: GateSettings) -> tuple
     category = columns.metadata(workdir, places, ("category",))["category"]
     content = _content(questions, answers)
     return rows.hstack(pl.concat(shapes).with_columns(category, content).get_columns()), found
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What one batch adds to the metrics."""
+
+    residual: int
+    asked: pa.LargeStringArray
+    answered: pa.LargeStringArray
+    shape: pl.DataFrame
+
+
+def _look(batch: pa.RecordBatch, settings: GateSettings) -> _Look:
+    turns = take_apart(batch.column("messages"))
+    asked, answered = (said_by(turns, role, quality.TURN) for role in ("user", "assistant"))
+    return _Look(_residual(turns, settings), asked, answered, _shape(turns))
 
 
 def _shape(turns: Turns) -> pl.DataFrame:

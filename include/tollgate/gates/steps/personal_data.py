@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from tollgate.gates import pii, workfolder
 from tollgate.gates.gate_settings import GateSettings
 from tollgate.gates.results import StageResult
 from tollgate.gates.steps.previews import SAMPLES
+from tollgate.gates.threads import in_order
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -43,6 +44,24 @@ class _Pieces:
 
     place: Integers
     kind: Integers
+
+
+@dataclass(frozen=True)
+class _Masked:
+    """A batch, the same without personal data, its turns, and the pieces found in these and by row."""
+
+    batch: pa.RecordBatch
+    masked: pa.RecordBatch
+    turns: Turns
+    said: _Pieces
+    pieces: list[_Pieces]
+
+    def touched(self) -> npt.NDArray[np.bool_]:
+        """Which rows held personal data."""
+        touched = np.zeros(self.batch.num_rows, np.bool_)
+        for some in self.pieces:
+            touched[some.place] = True
+        return touched
 
 
 def mask_personal_data(workdir: Path, settings: GateSettings) -> StageResult:
@@ -89,19 +108,13 @@ class MaskingAhead:
 
 
 def _mask(workdir: Path, settings: GateSettings, batches: Iterable[pa.RecordBatch]) -> StageResult:
-    import pyarrow as pa
-
     found, rows_in, kept = _Found(), 0, 0
     with workfolder.rows_writer(workdir, "personal_data") as write:
-        for batch in batches:
-            masked, touched = _masked(batch, rows_in, settings, found)
-            rows_in += batch.num_rows
-            if settings.personal_data == "drop":
-                masked = batch.filter(pa.array(~touched))
-            elif settings.personal_data == "report":
-                masked = batch
-            kept += masked.num_rows
-            write(masked)
+        for one in in_order(lambda each: _masked(*each, settings), _counted(batches)):
+            _note(one, settings, found)
+            rows = _left(one, settings)
+            rows_in, kept = rows_in + one.batch.num_rows, kept + rows.num_rows
+            write(rows)
     counts = {kind: found.counts[kind] for kind in pii.KINDS if found.counts[kind]}
     return workfolder.finish(
         workdir,
@@ -116,10 +129,16 @@ def _mask(workdir: Path, settings: GateSettings, batches: Iterable[pa.RecordBatc
     )
 
 
-def _masked(
-    batch: pa.RecordBatch, before: int, settings: GateSettings, found: _Found
-) -> tuple[pa.RecordBatch, npt.NDArray[np.bool_]]:
-    """A batch without personal data, and which of its rows held some; ``before`` rows came before it."""
+def _counted(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Each batch with the number of rows before it."""
+    before = 0
+    for batch in batches:
+        yield before, batch
+        before += batch.num_rows
+
+
+def _masked(before: int, batch: pa.RecordBatch, settings: GateSettings) -> _Masked:
+    """Search a batch; ``before`` rows came before it."""
     import pyarrow as pa
 
     turns = take_apart(batch.column("messages"))
@@ -131,14 +150,25 @@ def _masked(
         clean, more = _masked_repeated(columns[name], settings)
         columns[name] = clean.cast(batch.schema.field(name).type)
         pieces.append(more)
-    touched = np.zeros(batch.num_rows, np.bool_)
-    for some in pieces:
-        touched[some.place] = True
+    return _Masked(batch, pa.record_batch(columns, schema=batch.schema), turns, said, pieces)
+
+
+def _note(one: _Masked, settings: GateSettings, found: _Found) -> None:
+    """Count what a batch held, and keep the first excerpts."""
+    for some in one.pieces:
         counted = np.bincount(some.kind, minlength=len(pii.KINDS)).tolist()
         found.counts.update(dict(zip(pii.KINDS, counted, strict=True)))
-    found.rows += int(touched.sum())
-    _sample(said, batch, turns, settings, found)
-    return pa.record_batch(columns, schema=batch.schema), touched
+    found.rows += int(one.touched().sum())
+    _sample(one, settings, found)
+
+
+def _left(one: _Masked, settings: GateSettings) -> pa.RecordBatch:
+    """The rows of a batch that go on."""
+    import pyarrow as pa
+
+    if settings.personal_data == "drop":
+        return one.batch.filter(pa.array(~one.touched()))
+    return one.batch if settings.personal_data == "report" else one.masked
 
 
 def _masked_turns(turns: Turns, before: int, settings: GateSettings) -> tuple[pa.LargeStringArray, _Pieces]:
@@ -177,14 +207,14 @@ def _masked_repeated(column: pa.Array, settings: GateSettings) -> tuple[pa.Array
     return pa.DictionaryArray.from_arrays(encoded.indices, clean).cast(pa.large_string()), pieces
 
 
-def _sample(said: _Pieces, batch: pa.RecordBatch, turns: Turns, settings: GateSettings, found: _Found) -> None:
+def _sample(one: _Masked, settings: GateSettings, found: _Found) -> None:
     """Keep the first few excerpts of each kind."""
     accurate = settings.personal_data_names == "accurate"
-    for code in np.unique(said.kind).tolist():
+    for code in np.unique(one.said.kind).tolist():
         kind = pii.KINDS[code]
         kept = found.samples.setdefault(kind, [])
-        for place in said.place[said.kind == code][: SAMPLES - len(kept)].tolist():
-            text = turns.content[place].as_py()
+        for place in one.said.place[one.said.kind == code][: SAMPLES - len(kept)].tolist():
+            text = one.turns.content[place].as_py()
             masked = pii.mask(text, pii.KINDS, settings.personal_data_allowed, accurate).text
-            line = batch.column("line")[int(turns.row[place])].as_py()
+            line = one.batch.column("line")[int(one.turns.row[place])].as_py()
             kept.append({"line": line, "excerpt": pii.excerpt(masked, kind)})

@@ -14,6 +14,7 @@ from tollgate.gates.gate_settings import GateSettings
 from tollgate.gates.results import StageResult
 from tollgate.gates.steps.duplicates import QUALITY_PART
 from tollgate.gates.steps.previews import SAMPLES, preview
+from tollgate.gates.threads import PARALLEL_KERNEL, in_order
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -66,18 +67,24 @@ def score_quality(workdir: Path, settings: GateSettings) -> StageResult:
 def _scores(workdir: Path, places: npt.NDArray[np.int64], settings: GateSettings) -> pl.DataFrame:
     """``toxicity`` and ``bias`` of each row: the worst among the turns of user and assistant; 0 if not looked for."""
     import polars as pl
+
+    none = np.empty(0, np.float32)
+    batches = workfolder.read_places(workdir, places)
+    found = [(none, none), *in_order(lambda batch: _worst(batch, settings), batches)]
+    columns = (np.concatenate(scores) for scores in zip(*found, strict=True))
+    return pl.DataFrame(dict(zip(("toxicity", "bias"), columns, strict=True)))
+
+
+def _worst(batch: pa.RecordBatch, settings: GateSettings) -> tuple[toxicity.Scores, toxicity.Scores]:
     import pyarrow as pa
 
-    found: dict[str, list[npt.NDArray[np.float32]]] = {"toxicity": [], "bias": []}
-    for batch in workfolder.read_places(workdir, places):
-        turns = take_apart(batch.column("messages"))
-        spoken = ~turns.of("system")
-        texts = turns.content.filter(pa.array(spoken))
-        starts = np.flatnonzero(np.diff(turns.row[spoken], prepend=-1))
-        for name, scores in zip(found, _scores_of(texts, settings), strict=True):
-            found[name].append(np.maximum.reduceat(scores, starts))
-    none = np.empty(0, np.float32)
-    return pl.DataFrame({name: np.concatenate([none, *scores]) for name, scores in found.items()})
+    turns = take_apart(batch.column("messages"))
+    spoken = ~turns.of("system")
+    texts = turns.content.filter(pa.array(spoken))
+    starts = np.flatnonzero(np.diff(turns.row[spoken], prepend=-1))
+    with PARALLEL_KERNEL:
+        scores = _scores_of(texts, settings)
+    return np.maximum.reduceat(scores[0], starts), np.maximum.reduceat(scores[1], starts)
 
 
 def _scores_of(texts: pa.LargeStringArray, settings: GateSettings) -> tuple[toxicity.Scores, toxicity.Scores]:

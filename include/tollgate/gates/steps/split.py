@@ -14,9 +14,12 @@ from tollgate.gates import workfolder
 from tollgate.gates.gate_settings import GateSettings
 from tollgate.gates.results import StageResult
 from tollgate.gates.steps import rows as columns
+from tollgate.gates.threads import in_order
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import polars as pl
+    import pyarrow as pa
 
 
 def split_rows(workdir: Path, settings: GateSettings) -> StageResult:
@@ -28,7 +31,7 @@ def split_rows(workdir: Path, settings: GateSettings) -> StageResult:
     rows = workfolder.read_columns(workdir, "contamination")
     places = rows["place"].to_numpy()
     keys = [np.empty(0, np.uint64)]
-    keys += [identity.keys(take_apart(batch.column("messages"))) for batch in workfolder.read_places(workdir, places)]
+    keys += in_order(_keys, workfolder.read_places(workdir, places))
     numbers = np.concatenate(keys)
     found = columns.metadata(workdir, places, ("category", "declared"))
     honoured = columns.are_honoured(found["declared"], settings)
@@ -52,6 +55,10 @@ def split_rows(workdir: Path, settings: GateSettings) -> StageResult:
             details={"splits": sizes(kept), "declared": honoured},
         ),
     )
+
+
+def _keys(batch: pa.RecordBatch) -> npt.NDArray[np.uint64]:
+    return identity.keys(take_apart(batch.column("messages")))
 
 
 def sizes(rows: pl.DataFrame) -> dict[str, int]:
