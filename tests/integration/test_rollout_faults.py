@@ -2,8 +2,8 @@
 
 Afterwards exactly one version is in production; registry, route, gateway, vLLM and MLflow say the same; the history is
 complete and has nothing twice; no answer's row in the gateway's log is lost. ``make rollout-faults`` (that is,
-``TOLLGATE_FAULTS=all``) tries every kill at every step and keeps the table in ``build/bench``; else each thing is
-killed at one step. ``TOLLGATE_FAULTS=real`` does that on a real vLLM.
+``TOLLGATE_FAULTS=all``) tries every kill at every step; else each thing is killed at one step. The table is kept in
+``build/bench``. ``TOLLGATE_FAULTS=real`` does that on a real vLLM.
 """
 
 from __future__ import annotations
@@ -104,12 +104,11 @@ def _adapter(folder: Path, base: Path, number: int) -> Path:
 
 @pytest.fixture(scope="module")
 def table() -> Iterator[list[Row]]:
-    """Rows of the table, which is kept where every case was tried."""
+    """Rows of the table, which is printed and kept."""
     rows: list[Row] = []
     yield rows
-    name = {"all": "rollout_faults", "real": "rollout_faults_real"}.get(MODE)
-    if name:
-        publish("Kills during a rollout", rows, machine(), PROJECT / "build" / "bench" / f"{name}.json")
+    name = "rollout_faults" if MODE == "all" else f"rollout_faults_{MODE}"
+    publish("Kills during a rollout", rows, machine(), PROJECT / "build" / "bench" / f"{name}.json")
 
 
 @pytest.mark.parametrize(("victim", "step"), cases())

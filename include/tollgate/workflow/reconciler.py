@@ -80,8 +80,8 @@ class Reconciler:
         return done
 
     def _tell_about(self, name: str, done: Reconciliation) -> None:
-        for kind in ("loaded", "unloaded", "rollouts", "mlflow"):
-            for line in getattr(done, kind):
+        for kind, lines in done.model_dump(exclude={"problems"}).items():
+            for line in lines:
                 self._say(f"{kind}: {line}")
         known = {problem for problems in self._problems.values() for problem in problems}
         for problem in dict.fromkeys(done.problems):  # parts that need the same service have the same problem
