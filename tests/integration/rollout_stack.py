@@ -20,6 +20,7 @@ from pathlib import Path
 import httpx
 from rich.console import Console
 from sqlalchemy import func, select
+from tests.integration import rollout_task
 
 from gateway.assignment import share_of
 from gateway.routes_table import Version
@@ -132,7 +133,7 @@ class SmallStack:
                         mlflow_model_uri=f"models:/{route}/{there.version}",
                     )
                 )
-        assert self.finish(self.task("begin-first", "never", route)) == 0
+        rollout_task.begin_first(route)
         project_model(route)
 
     def finish(self, task: subprocess.Popen[str]) -> int:

@@ -78,7 +78,6 @@ def back(route: str) -> None:
 
 
 MOVES: dict[str, Callable[[str], None]] = {
-    "begin-first": begin_first,
     "begin": begin,
     "look": look,
     "first": lambda route: advance(route, 0),
@@ -103,8 +102,7 @@ def stop_at(moment: str) -> None:
 
 def main(move: str, moment: str, route: str) -> int:
     """Make a move; 0 once it is done."""
-    if moment != "never":
-        stop_at(moment)
+    stop_at(moment)
     try:
         MOVES[move](route)
     except ServiceUnavailableError as error:

@@ -20,13 +20,14 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from tests.integration import rollout_stack
+from tests.integration import rollout_stack, rollout_task
 from tests.integration.rollout_stack import Askers, SmallStack, Wanted, environment_of, lost_rows, wait_until_right
 from tests.performance.benchmark_rollout import random_adapter
 from tests.performance.tables import Row, machine, publish, row
 from tests.unit.serving.fake_vllm import write_adapter, write_base
 from tests.unit.stack.conftest import free_port
 
+from tollgate.errors import ServiceUnavailableError
 from tollgate.settings import PROJECT, Settings, settings
 from tollgate.stack import lifecycle, supervision
 from tollgate.store.session import engine
@@ -144,13 +145,18 @@ def kill(stack: SmallStack, victim: str, task: int) -> None:
 
 
 def make_move(stack: SmallStack, move: str, route: str) -> None:
-    """Make a move, trying again where a service does not answer."""
+    """Make a move in this process, trying again where a service does not answer."""
     if move in {"first", "second"}:
         serve_users(stack, route)
     deadline = time.monotonic() + rollout_stack.PATIENCE
-    while stack.finish(stack.task(move, "never", route)) != 0:
-        assert time.monotonic() < deadline
-        time.sleep(1)
+    while True:
+        try:
+            rollout_task.MOVES[move](route)
+        except ServiceUnavailableError:
+            assert time.monotonic() < deadline
+            time.sleep(1)
+        else:
+            return
 
 
 def serve_users(stack: SmallStack, route: str) -> None:
