@@ -95,7 +95,8 @@ bench-rollout: setup
 LITELLM := .venv-litellm
 bench-gateway: setup
 	@test -x $(LITELLM)/bin/litellm || { $(BIN)/python -m venv $(LITELLM) && \
-	  $(LITELLM)/bin/python -m pip install --quiet --disable-pip-version-check 'litellm[proxy]'; } \
+	  $(LITELLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	    -r tests/performance/requirements-litellm.txt; } \
 	  || echo "LiteLLM can't be installed; the table goes on without it."
 	@PYTHONPATH=include:plugins:containers:. BENCH_LITELLM=$${BENCH_LITELLM:-$(LITELLM)} \
 	  $(BIN)/python -m tests.performance.benchmark_gateway

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 CONTAINERS = Path(__file__).resolve().parent
@@ -39,26 +40,31 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("image", choices=sorted(path.parent.name for path in CONTAINERS.glob("*/requirements.txt")))
     parser.add_argument("folder", type=Path, help="where the wheels go; replaced as a whole")
-    parser.add_argument("--requirements", default="requirements.txt", help="file of pins in the image's folder")
+    parser.add_argument(
+        "--requirements", nargs="+", default=["requirements.txt"], help="files of pins in the image's folder"
+    )
     options = parser.parse_args(arguments)
-    requirements = CONTAINERS / options.image / options.requirements
-    if not requirements.is_file():
-        parser.error(f"{requirements} does not exist")
-    return fetch(requirements, options.folder)
+    files = [CONTAINERS / options.image / name for name in options.requirements]
+    for path in files:
+        if not path.is_file():
+            parser.error(f"{path} does not exist")
+    return fetch(files, options.folder)
 
 
-def fetch(requirements: Path, folder: Path) -> int:
-    """Download the wheels of ``requirements`` and of pip itself into ``folder``; all of them or none."""
-    stamp = f"{PYTHON} {PIP} {hashlib.sha256(requirements.read_bytes()).hexdigest()}"
+def fetch(requirements: Sequence[Path], folder: Path) -> int:
+    """Download the wheels of all ``requirements`` and of pip itself into ``folder``; all of them or none."""
+    pins = b"".join(path.read_bytes() for path in requirements)
+    stamp = f"{PYTHON} {PIP} {hashlib.sha256(pins).hexdigest()}"
     if (folder / STAMP).is_file() and (folder / STAMP).read_text(encoding="utf-8") == stamp:
         print(f"{folder} is up to date.")  # ruff: ignore[T201]
         return 0
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    status = _download(requirements.read_text(encoding="utf-8").splitlines(), partial)
-    if status:
-        return status
+    for path in requirements:
+        # A file at a time: where one pin has a hash, pip asks for everyone's.
+        if status := _download(path.read_text(encoding="utf-8").splitlines(), partial):
+            return status
     (partial / STAMP).write_text(stamp, encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
@@ -72,10 +78,13 @@ def _download(pins: list[str], folder: Path) -> int:
     built = [pin for pin in pins if pin.partition("==")[0] in SOURCES_ONLY]
     # The pins are complete, so nothing is resolved; pip comes along because a small base image has none.
     command = [*_pip(), "download", "--no-deps", "--only-binary=:all:", f"--python-version={PYTHON}", "-qq"]
+    hashed = any("--hash=" in pin for pin in pins)
     with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as others:
         others.write("\n".join(pin for pin in pins if pin not in built))
         others.flush()
-        status = subprocess.run([*command, f"--dest={folder}", f"--requirement={others.name}", PIP]).returncode
+        status = subprocess.run(
+            [*command, f"--dest={folder}", f"--requirement={others.name}", *([] if hashed else [PIP])]
+        ).returncode
     if status or not built:
         return status
     # Its own operations are compiled where they are first used; as a wheel it is Python alone.

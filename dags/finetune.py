@@ -2,7 +2,7 @@
 
 validate → train (container, GPU) → serve the candidate beside production → evaluate over HTTP → verdict → register →
 release, ask a person, or refuse. A release is a promotion where nothing serves the route yet, else an A/B test or a
-rollout by steps. Full weights are examined on a vLLM server of their own and stay a candidate.
+rollout by steps. Full weights are examined, and later serve, on a vLLM server of their own.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from jobs.operator import ContainerJobOperator
 from jobs.records import mark_failed
 from mlflow_registry.operators import RegisterModelOperator
 from runs.approval import ANSWER, ReleaseApprovalOperator
-from runs.notes import note_failure, note_verdict, write_note
+from runs.notes import note_failure, note_verdict
 from runs.people import who
 from runs.policy import TASK_DEFAULTS
 from runs.results import result_of
@@ -88,7 +88,7 @@ PARAMS = {
         type="string",
         enum=["lora", "qlora", "full"],
         title="Method",
-        description="qlora trains the same adapter over a base in 4 bits; full: all weights, as far as the gate.",
+        description="qlora trains the same adapter over a base in 4 bits; full: all weights, on a server of their own.",
         section="How",
     ),
     **training_params(HYPERPARAMETERS, section="How"),
@@ -251,11 +251,16 @@ def finetune() -> None:
     def decide() -> str:
         """Fork by the verdict."""
         outcome = result_of("candidate.verdict")["outcome"]
-        if result_of("validate")["method"] == "full" and outcome != "fail":
-            return "keep_as_candidate"
-        return {"pass": "release.choose", "inconclusive": "approval", "fail": "refuse"}[outcome]
+        return {"pass": "release.start_server", "inconclusive": "approval", "fail": "refuse"}[outcome]
 
-    @task.branch(trigger_rule=ANY_BRANCH)
+    @task(trigger_rule=ANY_BRANCH, execution_timeout=timedelta(days=1))
+    def start_server() -> dict[str, Any]:
+        """Full weights: a vLLM server of their own, which outlives this run. Adapters need none."""
+        from tollgate.workflow import finetune as work
+
+        return work.start_server(result_of("register"), who(get_current_context()))
+
+    @task.branch
     def choose(params: dict[str, Any]) -> str:
         """Fork by whether there is a champion, and by the way that was chosen."""
         from tollgate.workflow import finetune as work
@@ -286,16 +291,6 @@ def finetune() -> None:
         from tollgate.workflow import finetune as work
 
         return work.begin_rollout(*handed_over(), who(get_current_context()))
-
-    @task
-    def keep_as_candidate() -> str:
-        """Say in the run's note how full weights get served."""
-        from tollgate.workflow import finetune as work
-
-        job, version, judged, _ = handed_over()
-        text = work.keep(job, version, judged)
-        write_note(get_current_context(), text)
-        return text
 
     @task(trigger_rule=ANY_BRANCH)
     def refuse() -> None:
@@ -332,17 +327,17 @@ def finetune() -> None:
         evaluation=JOB % "folder" + "/evaluation",
     )
     approval = ReleaseApprovalOperator(
-        task_id="approval", approve="release.choose", reject="refuse", response_timeout=timedelta(days=14)
+        task_id="approval", approve="release.start_server", reject="refuse", response_timeout=timedelta(days=14)
     )
     unload = UnloadAdapterOperator(
         task_id="unload_unless_in_use", model_id="{{ ti.xcom_pull(task_ids='candidate.serve')['model_id'] }}"
     )
 
     with TaskGroup("release", tooltip="At once where nothing serves the route, else through an A/B test"):
-        chosen = choose()
+        started, chosen = start_server(), choose()
         begun = begin_rollout()
         ways = [promote(), open_experiment(), begun]
-        chosen >> ways
+        started >> chosen >> ways
         begun >> TriggerDagRunOperator(
             task_id="follow_rollout",
             trigger_dag_id="roll_out",
@@ -354,11 +349,11 @@ def finetune() -> None:
             skip_when_already_exists=True,
         )
 
-    refused, kept, decided = refuse(), keep_as_candidate(), decide()
+    refused, decided = refuse(), decide()
     chain(validate(), train, candidate, register, decided)
-    decided >> [chosen, approval, refused, kept]
-    approval >> [chosen, refused]
-    [*ways, refused, kept] >> unload.as_teardown(setups=served)
+    decided >> [started, approval, refused]
+    approval >> [started, refused]
+    [*ways, refused] >> unload.as_teardown(setups=served)
 
 
 finetune()

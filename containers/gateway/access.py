@@ -43,7 +43,7 @@ class Access:
         self._secret = secret
         self._limit = requests_per_minute
         self._client_keys = client_keys
-        self._limits = MinuteLimits()
+        self.limits = MinuteLimits()
         self._hash = lru_cache(maxsize=4096)(lambda user: hash_user(user, secret))
         self._digest = lru_cache(maxsize=1024)(digest)
 
@@ -86,7 +86,7 @@ class Access:
     def _take(self, client: str, limit: int) -> Allowance | None:
         if limit <= 0:
             return None
-        allowance = self._limits.take(client, limit)
+        allowance = self.limits.take(client, limit)
         if allowance.retry_after:
             seconds = math.ceil(allowance.retry_after)
             text = f"More than {limit} requests in a minute. Try again in {seconds} s."

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
@@ -18,7 +19,7 @@ from urllib.parse import quote
 
 from sqlalchemy import Engine, create_engine
 
-from gateway import feedback, metrics
+from gateway import feedback, metrics, siblings
 from gateway.access import Access, allowance_headers
 from gateway.answers import question
 from gateway.asgi import (
@@ -28,6 +29,7 @@ from gateway.asgi import (
     Reply,
     Scope,
     Send,
+    connection_of,
     header,
     read_json,
     respond,
@@ -40,6 +42,8 @@ from gateway.providers_table import ProvidersTable
 from gateway.proxy import Call, Exchange
 from gateway.request_log import AssignmentRecord, RequestLogWriter, RequestRecord, new_request_id
 from gateway.routes_table import Route, RoutesTable, Version
+from gateway.shared_limits import SharedLimits
+from gateway.siblings import Siblings
 from gateway.upstream import Upstream
 from tollgate.experiments.assignment import assign
 from tollgate.serving.providers import keys_folder
@@ -51,6 +55,7 @@ CLIENT_CLOSED_REQUEST = 499
 _FLUSH_SECONDS = 5.0
 _WATCH_AFTER = 0.05
 """Seconds after which a request's client is watched: most answers are there before, and watching costs a task."""
+_SUMMED_GAUGES = frozenset({"under_way", "log_waiting_bytes"})
 _SESSION_HEADER = b"x-tollgate-session"
 _ASKED = {"/v1/chat/completions": "messages", "/v1/completions": "prompt", "/v1/embeddings": "input"}
 """The endpoints that are passed on, and the field that each one needs beside ``model``."""
@@ -77,15 +82,17 @@ class Gateway:
         self._access = Access(
             key, options.pseudonym_secret, options.requests_per_minute, lambda: self._providers.client_keys
         )
+        self._shared_limits = SharedLimits(self._engine, self._access.limits)
         spool = options.spool or environment.home / "gateway-spool"
         self._log = RequestLogWriter(
             self._engine, self._metrics, options.log_text, Path(spool), options.spool_bytes, options.log_pause
         )
-        self._assignments = Assignments(lambda *fields: self._log.put(AssignmentRecord(*fields)))
+        self._assignments = Assignments(self._keep_assignment)
         self._routes = RoutesTable(
             self._engine, self._assignments, environment.base_model_name, options.refresh_seconds
         )
         self._upstream: Upstream | None = None
+        self._siblings = Siblings(os.environ.get(siblings.FOLDER), self._figures)
         self._under_way = 0
         self.is_draining = False
         self._handlers: dict[tuple[str, str], Handler] = {
@@ -96,6 +103,9 @@ class Gateway:
             ("GET", "/readyz"): self._readyz,
             ("GET", "/metrics"): self._show_metrics,
         }
+
+    def _keep_assignment(self, experiment_id: int, user: str, variant: str) -> None:
+        self._log.put(AssignmentRecord(experiment_id, user, variant))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection, as ASGI has it."""
@@ -110,21 +120,27 @@ class Gateway:
         await asyncio.to_thread(self._providers.start)
         self._log.start()
         options = self._options
+        if options.shares_limits:
+            self._shared_limits.start()
         self._upstream = Upstream(
             options.upstream_timeout, options.connect_timeout, options.breaker_failures, options.breaker_seconds
         )
+        await self._siblings.start()
         await send({"type": "lifespan.startup.complete"})
         await receive()
         self._routes.stop()
         self._providers.stop()
-        await self._upstream.close()
+        self._siblings.stop()
+        if options.shares_limits:
+            await asyncio.to_thread(self._shared_limits.stop)
+        self._upstream.close()
         await asyncio.to_thread(self._log.stop, _FLUSH_SECONDS)
         self._engine.dispose()
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
-        reply = Reply(send)
+        reply = Reply(send, connection_of(scope))
         try:
             extra: Headers = ()
             if path.startswith("/v1/"):
@@ -156,10 +172,10 @@ class Gateway:
         raise RequestError(HTTPStatus.NOT_FOUND, f"There is no {path}; there are {paths}.", "not_found")
 
     async def _answer(self, scope: Scope, receive: Receive, reply: Send) -> None:
-        payload = await read_json(receive, self._options.max_body_bytes, self._options.body_seconds)
-        record = self._begin(scope, payload)
+        payload = await read_json(scope, receive, self._options.max_body_bytes, self._options.body_seconds)
+        record, version = self._begin(scope, payload)
         payload.pop("user", None)
-        call = Call(scope["path"], payload, self._providers.chain(record.route))
+        call = Call(scope["path"], payload, self._providers.chain(record.route, version.address))
         assert self._upstream is not None
         assert isinstance(reply, Reply)
         exchange = Exchange(
@@ -179,7 +195,7 @@ class Gateway:
             self._under_way -= 1
             self._end(record)
 
-    def _begin(self, scope: Scope, payload: dict[str, Any]) -> RequestRecord:
+    def _begin(self, scope: Scope, payload: dict[str, Any]) -> tuple[RequestRecord, Version]:
         name = payload.get("model")
         if not isinstance(name, str) or not name:
             raise bad_request(f"'model' is the name of a route: {', '.join(self._names())}.", "model")
@@ -191,7 +207,7 @@ class Gateway:
         request_id = new_request_id()
         user = self._access.user(scope, payload)
         version, variant = self._choose(route, user, request_id)
-        return RequestRecord(
+        record = RequestRecord(
             request_id=request_id,
             endpoint=scope["path"],
             route=route.name,
@@ -203,6 +219,7 @@ class Gateway:
             session_id=(header(scope, _SESSION_HEADER) or "")[:255] or None,
             question=question(payload) if self._options.log_text else None,
         )
+        return record, version
 
     def _route(self, name: str) -> Route:
         route = self._routes.get(name) or self._providers.route(name)
@@ -230,14 +247,13 @@ class Gateway:
             return
         record.seconds = time.perf_counter() - record.started
         self._log.put(record)
-        labels = (record.route, record.variant or "", record.version, record.provider or "")
-        self._metrics.requests.add(1, *labels, str(int(record.status)))
-        self._metrics.seconds.observe(record.seconds, *labels)
-        if record.first_byte_seconds is not None:
-            self._metrics.first_byte.observe(record.first_byte_seconds, *labels)
-        for kind, number in (("prompt", record.answer.prompt_tokens), ("completion", record.answer.completion_tokens)):
-            if number:
-                self._metrics.tokens.add(number, *labels, kind)
+        self._metrics.answered(
+            (record.route, record.variant or "", record.version, record.provider or ""),
+            int(record.status),
+            record.seconds,
+            record.first_byte_seconds,
+            (record.answer.prompt_tokens or 0, record.answer.completion_tokens or 0),
+        )
 
     async def _models(self, scope: Scope, receive: Receive, send: Send) -> None:
         cards = [_card(name) for name in self._names()]
@@ -248,7 +264,7 @@ class Gateway:
         await respond_json(send, HTTPStatus.OK, _card(name))
 
     async def _feedback(self, scope: Scope, receive: Receive, send: Send) -> None:
-        payload = await read_json(receive, self._options.max_body_bytes, self._options.body_seconds)
+        payload = await read_json(scope, receive, self._options.max_body_bytes, self._options.body_seconds)
         status, answer = await feedback.take(feedback.parse(payload), self._log)
         self._metrics.feedback.add()
         await respond_json(send, status, answer)
@@ -263,15 +279,27 @@ class Gateway:
         await respond_json(send, HTTPStatus.SERVICE_UNAVAILABLE if waiting else HTTPStatus.OK, answer)
 
     async def _show_metrics(self, scope: Scope, receive: Receive, send: Send) -> None:
-        age = self._routes.age
+        others = await self._siblings.others()
+        gauges = self._gauges()
+        for name in gauges:
+            known = [gauges[name], *(other["gauges"].get(name, 0.0) for other in others)]
+            gauges[name] = sum(known) if name in _SUMMED_GAUGES else max(known)
+        total = self._metrics.merged(other["figures"] for other in others) if others else self._metrics
+        await respond(send, HTTPStatus.OK, metrics.CONTENT_TYPE, total.text(gauges).encode())
+
+    def _figures(self) -> dict[str, Any]:
+        return {"figures": self._metrics.state(), "gauges": self._gauges()}
+
+    def _gauges(self) -> dict[str, float]:
         gauges: dict[str, float] = {
             "under_way": self._under_way,
             "log_waiting_bytes": self._log.waiting,
             "routes": len(self._names()),
+            "other_gateways": self._access.limits.others.gateways,
             "open_breakers": len(self._upstream.open_breakers()) if self._upstream else 0,
         }
-        text = self._metrics.text(gauges | ({"routes_age_seconds": age} if age is not None else {}))
-        await respond(send, HTTPStatus.OK, metrics.CONTENT_TYPE, text.encode())
+        age = self._routes.age
+        return gauges | ({"routes_age_seconds": age} if age is not None else {})
 
 
 def create_app() -> Gateway:
@@ -304,18 +332,24 @@ def _note(record: RequestRecord) -> Mapping[str, Any]:
 
 def _headers(record: RequestRecord) -> list[tuple[bytes, bytes]]:
     request_id = record.request_id.encode()
-    headers = [(b"x-request-id", request_id), (b"x-tollgate-request-id", request_id)]
-    headers += [(b"x-tollgate-route", _quoted(record.route)), (b"x-tollgate-version", _quoted(record.version))]
-    if record.variant:
-        headers.append((b"x-tollgate-variant", _quoted(record.variant)))
-    if record.provider:
-        headers.append((b"x-tollgate-provider", _quoted(record.provider)))
-    if record.fallback:
-        headers.append((b"x-tollgate-fallback", b"true"))
-    return headers
+    origin = _origin_headers(record.route, record.version, record.variant, record.provider, record.fallback)
+    return [(b"x-request-id", request_id), (b"x-tollgate-request-id", request_id), *origin]
 
 
 @lru_cache(maxsize=1024)
+def _origin_headers(
+    route: str, version: str, variant: str | None, provider: str | None, fallback: bool
+) -> tuple[tuple[bytes, bytes], ...]:
+    headers = [(b"x-tollgate-route", _quoted(route)), (b"x-tollgate-version", _quoted(version))]
+    if variant:
+        headers.append((b"x-tollgate-variant", _quoted(variant)))
+    if provider:
+        headers.append((b"x-tollgate-provider", _quoted(provider)))
+    if fallback:
+        headers.append((b"x-tollgate-fallback", b"true"))
+    return tuple(headers)
+
+
 def _quoted(value: str) -> bytes:
     return quote(value, safe="@:/ ").encode()
 
@@ -328,9 +362,12 @@ async def _until_disconnect(work: Callable[[], Awaitable[None]], receive: Receiv
     """
     task = asyncio.current_task()
     assert task is not None
-    loop = task.get_loop()
     watch = _Watch(task, receive, reply)
-    handle = loop.call_later(_WATCH_AFTER, watch.start, loop)
+    if reply.connection is not None:
+        reply.connection.on_gone = watch.gone
+        handle = None
+    else:
+        handle = task.get_loop().call_later(_WATCH_AFTER, watch.start, task.get_loop())
     try:
         await work()
     except asyncio.CancelledError:
@@ -338,8 +375,11 @@ async def _until_disconnect(work: Callable[[], Awaitable[None]], receive: Receiv
             raise ClientDisconnectedError from None
         raise
     finally:
-        handle.cancel()
-        await watch.stop()
+        if reply.connection is not None:
+            reply.connection.on_gone = None
+        if handle is not None:
+            handle.cancel()
+            await watch.stop()
 
 
 class _Watch:
@@ -358,6 +398,9 @@ class _Watch:
     async def _run(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
+        self.gone()
+
+    def gone(self) -> None:
         # The server says "disconnected" after a complete response too.
         if not self._reply.complete:
             self.is_gone = True

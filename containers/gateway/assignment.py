@@ -3,12 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING
+from typing import Protocol, TypeVar
 
 from tollgate.experiments.assignment import assign, bucket
 
-if TYPE_CHECKING:
-    from gateway.routes_table import Arms, Version
+Served = TypeVar("Served")
+
+
+class Split(Protocol):
+    """What must be known of a running experiment."""
+
+    @property
+    def experiment_id(self) -> int:
+        """Which experiment."""
+        ...
+
+    @property
+    def salt(self) -> str:
+        """The experiment's own."""
+        ...
+
+    @property
+    def split(self) -> Mapping[str, float]:
+        """Share of each arm."""
+        ...
+
+    @property
+    def versions(self) -> Mapping[str, object]:
+        """What is behind each arm."""
+        ...
 
 
 class Assignments:
@@ -22,7 +45,7 @@ class Assignments:
         self._record = record
         self._known: dict[int, dict[str, str]] = {}
 
-    def arm(self, arms: Arms, user: str) -> str:
+    def arm(self, arms: Split, user: str) -> str:
         """The user's arm, assigned now if it is the first time."""
         known = self._known.setdefault(arms.experiment_id, {})
         variant = known.get(user)
@@ -41,7 +64,7 @@ class Assignments:
             self._known.pop(experiment_id, None)
 
 
-def share_of(route: str, shares: tuple[tuple[Version, float], ...], user: str) -> Version:
+def share_of(route: str, shares: tuple[tuple[Served, float], ...], user: str) -> Served:
     """The version that a user gets outside of experiments; the same user gets the same one while the shares stay.
 
     Args:

@@ -30,9 +30,10 @@ class GatewayOptions(BaseSettings):
     requests_per_minute: int = Field(
         100,
         ge=0,
-        description="Requests a minute of each key and each address, at each gateway; 0: no limit. "
+        description="Requests a minute of each key and each address, at all gateways together; 0: no limit. "
         "The key above has none.",
     )
+    shares_limits: bool = Field(True, description="Whether limits hold for all gateways together; else at each one.")
     body_seconds: float = Field(30.0, gt=0, description="Seconds in which a request's body must arrive.")
     breaker_failures: int = Field(
         5, ge=1, description="Failures in a row after which a provider's address is left alone."
@@ -47,6 +48,7 @@ class GatewayOptions(BaseSettings):
     spool_bytes: int = Field(
         2**30, ge=2**10, description="Most bytes there; above three quarters texts are left out, then entries."
     )
+    workers: int = Field(1, ge=1, le=64, description="Processes on the gateway's port, one for each core it may use.")
     log_pause: float = Field(0.2, gt=0, le=60, description="Seconds between two writes of the log.")
 
     @property

@@ -40,18 +40,24 @@ async def take(feedback: FeedbackRecord, writer: RequestLogWriter) -> tuple[HTTP
         200 and ``recorded``, or 202 and ``accepted`` where the answer's row, or PostgreSQL, is still to come.
 
     Raises:
-        RequestError: 404, there is no such request.
+        RequestError: 404, there is no such request; 503, PostgreSQL is away and there is no room on disk.
     """
     accepted = HTTPStatus.ACCEPTED, {"request_id": feedback.request_id, "status": "accepted"}
     try:
         known = await asyncio.to_thread(writer.record_feedback, feedback)
     except SQLAlchemyError:
-        writer.put(feedback)
+        _wait_on_disk(feedback, writer)
         return accepted
     if known:
         return HTTPStatus.OK, {"request_id": feedback.request_id, "status": "recorded"}
     if is_young(feedback.request_id):  # its row may be on its way, here or at another gateway
-        writer.put(feedback)
+        _wait_on_disk(feedback, writer)
         return accepted
     text = f"There is no request '{feedback.request_id}'."
     raise RequestError(HTTPStatus.NOT_FOUND, text, "request_not_found", "request_id")
+
+
+def _wait_on_disk(feedback: FeedbackRecord, writer: RequestLogWriter) -> None:
+    if not writer.put(feedback):  # what is accepted must not be lost
+        text = "Ratings can't be kept at the moment. Try again."
+        raise RequestError(HTTPStatus.SERVICE_UNAVAILABLE, text, "log_full")

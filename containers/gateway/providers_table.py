@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from sqlalchemy import Engine
@@ -49,9 +50,17 @@ class ProvidersTable:
         """Stop reading."""
         self._stop.set()
 
-    def chain(self, route: str) -> tuple[Endpoint, ...]:
-        """Who is asked for a route, in order; at least one."""
-        return self._chains.get(route, self._own)
+    def chain(self, route: str, address: str | None = None) -> tuple[Endpoint, ...]:
+        """Who is asked for a route, in order; at least one.
+
+        Args:
+            route: The route.
+            address: The server of the version alone, which stands in the place of the shared ones.
+        """
+        found = self._chains.get(route, self._own)
+        if address is None:
+            return found
+        return tuple(replace(one, addresses=(address,)) if one.name == OWN else one for one in found)
 
     def route(self, name: str) -> Route | None:
         """A route that only other providers serve, no version of ours: it has a name and providers."""

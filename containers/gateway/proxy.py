@@ -13,17 +13,16 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
-import aiohttp
 import orjson
 
 from gateway.answers import StreamNotes, read_whole, with_note
 from gateway.asgi import Headers, Send, respond, start
 from gateway.errors import RequestError
+from gateway.http_client import EVENT_STREAM, BrokenAnswerError, ConnectTimeoutError, NotConnectedError, Response
 from gateway.request_log import RequestRecord
 from gateway.upstream import Target, Upstream
 from tollgate.serving.providers import Endpoint
 
-EVENT_STREAM = "text/event-stream"
 _DONE = b"data: [DONE]"
 _LOGGED_BYTES = 2**20
 _LONGEST_LINE = 8 * 2**20
@@ -116,13 +115,13 @@ class Exchange:
                 return await self._ask_once(target, left)
             except TimeoutError as error:
                 target.breaker.failed()
-                slow = not isinstance(error, aiohttp.ConnectionTimeoutError)
+                slow = not isinstance(error, ConnectTimeoutError)
                 return _Failure(_too_slow() if slow else _unavailable())
-            except aiohttp.ClientError as error:
+            except BrokenAnswerError as error:
                 left -= time.perf_counter() - began
                 if is_last or left <= 0:
                     target.breaker.failed()
-                    refused = isinstance(error, aiohttp.ClientConnectorError)
+                    refused = isinstance(error, NotConnectedError)
                     return _Failure(_unavailable() if refused else _broken())
         raise AssertionError("the second attempt returns")
 
@@ -136,26 +135,26 @@ class Exchange:
         """One request; ``patience`` ends with the answer, or with a stream's beginning."""
         model = target.provider.model or self.record.assigned_version
         adds_usage = self.call.adds_usage(target.provider)
-        async with self.upstream.post(target, self.call.path, self.call.body(model, adds_usage), left) as response:
-            status = response.status
-            if _is_passed_over(status):
+        response = await self.upstream.post(target, self.call.path, self.call.body(model, adds_usage), left)
+        try:
+            if _is_passed_over(response.status):
                 return await self._refused(target, response)
             target.breaker.succeeded()
-            content_type = response.headers.get("Content-Type", "application/json")
-            streams = status == HTTPStatus.OK and content_type.startswith(EVENT_STREAM)
-            lines = _whole_lines(response.content) if streams else None
+            lines = _whole_lines(response) if response.is_stream else None
             first = await anext(lines, None) if lines else await response.read()
             if patience is not None:
                 patience.reschedule(None)
             if lines is None:
-                await self._give_whole(target, status, content_type, first or b"")
+                await self._give_whole(target, response.status, response.content_type, first or b"")
             elif first is None:
                 return _Failure(_broken())
             else:
                 await self._give_stream(target, first, lines, adds_usage)
+        finally:
+            response.close()
         return None
 
-    async def _refused(self, target: Target, response: aiohttp.ClientResponse) -> _Failure:
+    async def _refused(self, target: Target, response: Response) -> _Failure:
         body = await response.read()
         if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             target.breaker.failed()
@@ -168,8 +167,7 @@ class Exchange:
         if response.status == HTTPStatus.NOT_FOUND:
             text = f"{target.provider.model or self.record.assigned_version} is not loaded at the moment. Try again."
             return _Failure(RequestError(HTTPStatus.SERVICE_UNAVAILABLE, text, "model_not_loaded"))
-        content_type = response.headers.get("Content-Type", "application/json")
-        return _Failure(None, target, response.status, content_type, body)
+        return _Failure(None, target, response.status, response.content_type, body)
 
     async def _give_up(self, failure: _Failure) -> None:
         if failure.error is not None:
@@ -185,7 +183,7 @@ class Exchange:
         record.fallback = provider is not self.call.chain[0]
         record.prompt_price, record.completion_price = provider.prompt_price, provider.completion_price
 
-    async def _give_whole(self, target: Target, status: int, content_type: str, body: bytes) -> None:
+    async def _give_whole(self, target: Target, status: int, content_type: bytes, body: bytes) -> None:
         self._serve(target)
         record = self.record
         record.status = status
@@ -193,7 +191,7 @@ class Exchange:
         if status == HTTPStatus.OK:
             body = with_note(content, body, self.note(record))
         self.on_end(record)
-        await respond(self.send, status, content_type.encode("latin-1"), body, self.headers(record))
+        await respond(self.send, status, content_type, body, self.headers(record))
 
     async def _give_stream(self, target: Target, first: bytes, lines: AsyncIterator[bytes], adds_usage: bool) -> None:
         self._serve(target)
@@ -203,7 +201,7 @@ class Exchange:
         kept = bytearray()
         tail = b""
         failure: RequestError | None = None
-        await start(self.send, HTTPStatus.OK, EVENT_STREAM.encode() + b"; charset=utf-8", self.headers(record))
+        await start(self.send, HTTPStatus.OK, EVENT_STREAM + b"; charset=utf-8", self.headers(record))
         try:
             part: bytes | None = first
             while part is not None:
@@ -221,7 +219,7 @@ class Exchange:
                 failure = _broken()
         except TimeoutError:
             failure = _too_slow()
-        except aiohttp.ClientError:
+        except BrokenAnswerError:
             failure = _broken()
         finally:
             record.events = record.events or bytes(kept)
@@ -244,7 +242,7 @@ class _Failure:
     error: RequestError | None
     target: Target | None = None
     status: int = 0
-    content_type: str = ""
+    content_type: bytes = b""
     body: bytes = b""
 
 
@@ -252,19 +250,19 @@ def _is_passed_over(status: int) -> bool:
     return status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _PASSED_OVER
 
 
-async def _whole_lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+async def _whole_lines(response: Response) -> AsyncIterator[bytes]:
     """A stream's bytes, cut at ends of lines: half an event is of no use to anybody.
 
     Raises:
-        aiohttp.ClientPayloadError: A line has no end.
+        BrokenAnswerError: It broke off, or a line has no end.
     """
     rest = b""
-    async for part in content.iter_any():
+    while part := await response.next_part():
         end = part.rfind(b"\n") + 1
         if not end:
             rest += part
             if len(rest) > _LONGEST_LINE:
-                raise aiohttp.ClientPayloadError("a line without an end")
+                raise BrokenAnswerError("a line without an end")
             continue
         yield rest + part[:end] if rest else part[:end] if end < len(part) else part
         rest = part[end:]

@@ -95,9 +95,17 @@ Record = RequestRecord | AssignmentRecord | FeedbackRecord
 Entry = dict[str, Any]
 
 
+_DRAWN_AT_ONCE = 256
+_CHANCE: list[str] = []
+"""Random digits for the next requests: one call to the kernel for many of them."""
+
+
 def new_request_id() -> str:
     """A name for a request: 12 hexadecimal digits of its time in ms, 20 by chance. The time says how young it is."""
-    return f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
+    if not _CHANCE:
+        drawn = os.urandom(10 * _DRAWN_AT_ONCE).hex()
+        _CHANCE.extend(drawn[at : at + 20] for at in range(0, len(drawn), 20))
+    return f"{time.time_ns() // 1_000_000:012x}{_CHANCE.pop()}"
 
 
 def is_young(request_id: str) -> bool:
@@ -144,17 +152,15 @@ class RequestLogWriter:
         self._deadline = time.monotonic() + seconds
         self._stop.set()
         self._thread.join(seconds + 1.0)
-        for entry in self._held.values():
-            self._append(entry)
         self._spool.close()
 
-    def put(self, record: Record) -> None:
-        """Append a record to the spool; shed it if there is no room."""
+    def put(self, record: Record) -> bool:
+        """Append a record to the spool. False if there is no room for it: it is shed."""
         if isinstance(record, RequestRecord):
             if record.is_logged:
-                return
+                return True
             record.is_logged = True
-        self._append(self._entry(record))
+        return self._append(self._entry(record))
 
     @property
     def waiting(self) -> int:
@@ -170,15 +176,16 @@ class RequestLogWriter:
         with Session(self._engine) as session, session.begin():
             return _update_rating(session, feedback.request_id, feedback.rating, feedback.text)
 
-    def _append(self, entry: Entry) -> None:
+    def _append(self, entry: Entry) -> bool:
         try:
             kept = self._spool.append(orjson.dumps(entry))
         except OSError as error:
             log.error("A log entry is lost, the disk refuses it: %s", error.strerror or error)  # noqa: TRY400
             self._metrics.log_lost.add()
-        else:
-            if not kept:
-                self._metrics.log_shed.add()
+            return False
+        if not kept:
+            self._metrics.log_shed.add()
+        return kept
 
     def _entry(self, record: Record) -> Entry:
         if isinstance(record, AssignmentRecord):
@@ -206,20 +213,23 @@ class RequestLogWriter:
         for orphan in Spool.adopt(self._root):
             log.warning("Writing %s bytes of log that a gateway left behind.", orphan.waiting)
             self._write_all(orphan)
+            aside = orphan.aside()
+            if aside and self._write_until_it_is_written(aside):
+                orphan.set_aside(())
             orphan.close()
 
     def _write_all(self, spool: Spool) -> None:
         while (batch := spool.next_batch(BATCH)) is not None:
-            if not self._write_until_it_is_written([_parsed(line) for line in batch.lines]):
+            if not self._write_until_it_is_written(batch.lines):
                 return
             spool.done(batch)
 
-    def _write_until_it_is_written(self, entries: Sequence[Entry]) -> bool:
+    def _write_until_it_is_written(self, lines: Sequence[bytes]) -> bool:
         """False if the process has to end before PostgreSQL answers; the entries then stay on disk."""
         pause = self._pause
         while True:
             try:
-                self._write(entries)
+                self._write(lines)
             except (OperationalError, InterfaceError) as error:
                 if time.monotonic() + pause > self._deadline:
                     return False
@@ -227,32 +237,41 @@ class RequestLogWriter:
                 self._stop.wait(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
             except (SQLAlchemyError, ValueError, KeyError, TypeError) as error:
-                if len(entries) > 1:
+                if len(lines) > 1:
                     # One entry that the database refuses must not take the others with it.
-                    outcomes = [self._write_until_it_is_written([entry]) for entry in entries]
+                    outcomes = [self._write_until_it_is_written([line]) for line in lines]
                     return all(outcomes)
                 log.error("A log entry is lost, the database refuses it: %s", type(error).__name__)  # noqa: TRY400
-                self._metrics.log_lost.add(len(entries))
+                self._metrics.log_lost.add(len(lines))
                 return True
             else:
                 return True
 
-    def _write(self, entries: Sequence[Entry]) -> None:
+    def _write(self, lines: Sequence[bytes]) -> None:
         now = dt.datetime.now(dt.UTC)
-        requests = [_row(entry) for entry in entries if entry.get("kind") == "request"]
+        # What is a row already goes to PostgreSQL as it is.
+        requests = [line for line in lines if line.startswith(_ROW_BEGINS)]
+        entries = [_parsed(line) for line in lines if not line.startswith(_ROW_BEGINS)]
+        requests += [orjson.dumps(_row(entry)) for entry in entries if entry.get("kind") == "request"]
         assignments = [
-            {name: entry[name] for name in AssignmentRecord.__slots__} | {"assigned_at": now}
+            orjson.dumps({name: entry[name] for name in AssignmentRecord.__slots__} | {"assigned_at": now})
             for entry in entries
             if entry.get("kind") == "assignment"
         ]
         ratings = [entry for entry in entries if entry.get("kind") == "feedback"]
         with Session(self._engine) as session, session.begin():
             # A batch may come twice, when its commit was done but the answer got lost.
-            _insert(session, "ab_assignments", assignments, "DO NOTHING")
-            _insert(session, "ab_test_logs", requests, "(request_id) DO NOTHING")
+            _insert(session, "ab_assignments", _ASSIGNMENT_COLUMNS, assignments, "DO NOTHING")
+            _insert(session, "ab_test_logs", _ROW_COLUMNS, requests, "(request_id) DO NOTHING")
             early = [rating for rating in ratings if not _rate(session, rating)]
-        for rating in early:
-            self._hold(rating)
+        if early:
+            # On disk before the spool forgets the batch: an accepted rating must outlive the process.
+            for rating in early:
+                self._hold(rating)
+            self._set_aside()
+
+    def _set_aside(self) -> None:
+        self._spool.set_aside([orjson.dumps(rating) for rating in self._held.values()])
 
     def _hold(self, rating: Entry) -> None:
         if is_young(rating["request_id"]):
@@ -267,21 +286,37 @@ class RequestLogWriter:
             return
         held, self._held = self._held, {}
         try:
-            self._write(list(held.values()))
+            self._write([orjson.dumps(rating) for rating in held.values()])
         except SQLAlchemyError:
             self._held = held | self._held
+        else:
+            if len(self._held) < len(held):
+                self._set_aside()
 
 
-def _insert(session: Session, table: str, rows: Sequence[dict[str, Any]], on_conflict: str) -> None:
-    """Insert rows of the same columns by one statement: one for each row takes several times as long."""
+_COPIED = (
+    *("request_id", "experiment_id", "route", "user_hash", "session_id", "variant", "model_id", "status_code"),
+    *("response_time_ms", "endpoint", "provider", "assigned_version", "served_version", "fallback", "first_token_ms"),
+)
+_ROW_COLUMNS = (
+    *_COPIED,
+    *("query", "response", "prompt_tokens", "completion_tokens", "finish_reason", "cost", "created_at"),
+)
+_ASSIGNMENT_COLUMNS = ("experiment_id", "user_hash", "variant", "assigned_at")
+_ROW_BEGINS = b'{"kind":"row"'
+"""How a line begins that is a row of ``ab_test_logs`` already; entries of streams become rows when they are written."""
+
+
+def _insert(session: Session, table: str, columns: Sequence[str], rows: Sequence[bytes], on_conflict: str) -> None:
+    """Insert rows, each JSON, by one statement: one for each row takes several times as long."""
     if not rows:
         return
-    columns = ", ".join(rows[0])
+    names = ", ".join(columns)
     statement = text(
-        f"INSERT INTO {table} ({columns}) SELECT {columns} FROM "  # noqa: S608  # names of our own
+        f"INSERT INTO {table} ({names}) SELECT {names} FROM "  # noqa: S608  # names of our own
         f"json_populate_recordset(NULL::{table}, CAST(:rows AS json)) ON CONFLICT {on_conflict}"
     )
-    session.execute(statement, {"rows": orjson.dumps(list(rows)).decode()})
+    session.execute(statement, {"rows": (b"[" + b",".join(rows) + b"]").decode()})
 
 
 def _request_entry(record: RequestRecord, keeps_text: bool) -> Entry:
@@ -306,18 +341,24 @@ def _request_entry(record: RequestRecord, keeps_text: bool) -> Entry:
         "prompt_tokens": answer.prompt_tokens,
         "completion_tokens": answer.completion_tokens,
         "finish_reason": answer.finish_reason,
+        "query": _clean(record.question) if keeps_text else None,
+        "response": _clean(answer.text) if keeps_text else None,
+    }
+    if record.events is None:
+        prices = (record.prompt_price, record.completion_price)
+        return entry | {
+            "kind": "row",
+            "cost": _cost(answer.prompt_tokens, answer.completion_tokens, *prices),
+            "created_at": dt.datetime.fromtimestamp(record.created, dt.UTC),
+        }
+    # Only a stream's end is needed for why it ended; the rest is text.
+    events = record.events if keeps_text else record.events[-4096:]
+    return entry | {
+        "events": events.decode("utf-8", "replace"),
         "prices": (record.prompt_price, record.completion_price),
         "created": record.created,
         "keeps_text": keeps_text,
     }
-    if record.events is not None:
-        # Only a stream's end is needed for why it ended; the rest is text.
-        events = record.events if keeps_text else record.events[-4096:]
-        entry["events"] = events.decode("utf-8", "replace")
-    if keeps_text:
-        entry["query"] = _clean(record.question)
-        entry["response"] = _clean(answer.text)
-    return entry
 
 
 def _parsed(line: bytes) -> Entry:
@@ -337,12 +378,6 @@ def _update_rating(session: Session, request_id: str, rating: int | None, text: 
     values = {column: value for column, value in given.items() if value is not None}
     statement = update(RequestLog).where(RequestLog.request_id == request_id).values(values)
     return session.scalar(statement.returning(RequestLog.id)) is not None
-
-
-_COPIED = (
-    *("request_id", "experiment_id", "route", "user_hash", "session_id", "variant", "model_id", "status_code"),
-    *("response_time_ms", "endpoint", "provider", "assigned_version", "served_version", "fallback", "first_token_ms"),
-)
 
 
 def _row(entry: Entry) -> dict[str, Any]:

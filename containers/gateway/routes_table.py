@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, ScalarSelect, select
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from gateway.assignment import Assignments
 from gateway.route_news import RouteNews
-from tollgate.store.tables import Assignment, Deployment, Experiment, RegisteredModel
+from tollgate.serving.server_states import ANSWERING
+from tollgate.store.tables import Assignment, Deployment, Experiment, ModelServer, RegisteredModel
 
 log = logging.getLogger(__name__)
 
@@ -28,10 +29,14 @@ _ROWS_AT_ONCE = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One version as vLLM serves it. ``model_id`` is null for the base model."""
+    """One version as vLLM serves it. ``model_id`` is null for the base model.
+
+    ``address`` is that of the version's own server; null where the shared ones serve it.
+    """
 
     name: str
     model_id: int | None
+    address: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,19 +153,19 @@ class RoutesTable:
 def _experiments(session: Session) -> dict[str, Arms]:
     first, second = aliased(RegisteredModel), aliased(RegisteredModel)
     rows = session.execute(
-        select(Experiment, first, second)
+        select(Experiment, first, second, _address(first.id), _address(second.id))
         .join(first, first.id == Experiment.model_a_id)
         .join(second, second.id == Experiment.model_b_id)
         .where(Experiment.status == "running")
     )
     found = {}
-    for experiment, model_a, model_b in rows:
+    for experiment, model_a, model_b, address_a, address_b in rows:
         try:
             split = {arm: float(experiment.traffic_split[arm]) for arm in ("a", "b")}
         except (KeyError, TypeError, ValueError):
             log.error("Experiment %s has no usable split; its route goes on without it.", experiment.id)  # noqa: TRY400
             continue
-        versions = {"a": _version(model_a), "b": _version(model_b)}
+        versions = {"a": _version(model_a, address_a), "b": _version(model_b, address_b)}
         found[experiment.route] = Arms(experiment.id, experiment.salt, split, versions)
     return found
 
@@ -168,17 +173,24 @@ def _experiments(session: Session) -> dict[str, Arms]:
 def _routes(session: Session, arms: Mapping[str, Arms]) -> dict[str, Route]:
     # The newest version comes first, so that a canary which grows keeps the users it has.
     rows = session.execute(
-        select(Deployment.route, Deployment.weight, RegisteredModel)
+        select(Deployment.route, Deployment.weight, RegisteredModel, _address(RegisteredModel.id).label("address"))
         .join(RegisteredModel, RegisteredModel.id == Deployment.model_id)
         .where(Deployment.ended_at.is_(None))
         .order_by(Deployment.route, RegisteredModel.id.desc())
     )
     shares = {
-        name: tuple((_version(row.RegisteredModel), row.weight) for row in group)
+        name: tuple((_version(row.RegisteredModel, row.address), row.weight) for row in group)
         for name, group in groupby(rows, key=attrgetter("route"))
     }
     return {name: Route(name, shares.get(name, ()), arms.get(name)) for name in shares.keys() | arms.keys()}
 
 
-def _version(model: RegisteredModel) -> Version:
-    return Version(model.served_name, model.id)
+def _address(model_id: InstrumentedAttribute[int]) -> ScalarSelect[str | None]:
+    """Where a version's own server answers; read with its route, so that no route is seen without its address."""
+    answering = [state.value for state in ANSWERING]
+    server = select(ModelServer.address).where(ModelServer.model_id == model_id, ModelServer.state.in_(answering))
+    return server.scalar_subquery()
+
+
+def _version(model: RegisteredModel, address: str | None) -> Version:
+    return Version(model.served_name, model.id, address)

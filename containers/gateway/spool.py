@@ -12,13 +12,14 @@ import os
 import shutil
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 SEGMENT_BYTES = 8 * 2**20
 _LOCK = "lock"
 _POSITION = "position"
+_ASIDE = "aside"
 _SUFFIX = ".jsonl"
 _DETAIL_SHARE = 0.75
 """Share of the bound above which detail is no longer kept, so that the rest holds entries of their bare form."""
@@ -140,11 +141,31 @@ class Spool:
         part.write_text(f"{batch.segment} {batch.offset}", encoding="ascii")
         part.rename(self._folder / _POSITION)
 
+    def set_aside(self, lines: Sequence[bytes]) -> None:
+        """Keep lines that are done with but for one thing that is still to come, in place of those kept before.
+
+        Raises:
+            OSError: The disk refused; those kept before stay.
+        """
+        if not lines:
+            (self._folder / _ASIDE).unlink(missing_ok=True)
+            return
+        part = self._folder / f"{_ASIDE}.writing"
+        part.write_bytes(b"".join(line + b"\n" for line in lines))
+        part.rename(self._folder / _ASIDE)
+
+    def aside(self) -> list[bytes]:
+        """Lines that were set aside."""
+        try:
+            return (self._folder / _ASIDE).read_bytes().splitlines()
+        except FileNotFoundError:
+            return []
+
     def close(self) -> None:
         """Let go of the folder; what is not done stays for the next gateway, and an empty one is removed."""
         with self._lock:
             self._close_segment()
-        if self.next_batch(1) is None:
+        if self.next_batch(1) is None and not self.aside():
             shutil.rmtree(self._folder, ignore_errors=True)
         os.close(self._lock_descriptor)
 

@@ -6,15 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 
-import aiohttp
-from multidict import CIMultiDict
-from yarl import URL
-
 from gateway.breaker import Breaker
+from gateway.http_client import HttpClient, Response
 from tollgate.serving.providers import Endpoint
-
-_HEADERS = CIMultiDict({"Content-Type": "application/json", "Accept-Encoding": "identity"})
-"""Answers are wanted unpacked: they are read, and passed on as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,25 +32,15 @@ class Upstream:
 
     def __init__(self, timeout: float, connect_timeout: float, failures: int, rest_seconds: float) -> None:
         self.timeout = timeout
-        self._connect_timeout = connect_timeout
         self._failures = failures
         self._rest_seconds = rest_seconds
         self._breakers: dict[tuple[str, str], Breaker] = {}
-        self._urls: dict[tuple[str, str], URL] = {}
         self._turn = count()
-        self._limits = aiohttp.ClientTimeout(total=timeout, sock_connect=connect_timeout)
-        self._http = aiohttp.ClientSession(
-            # vLLM closes a connection that was idle for 5 seconds: be faster, or a request may meet a closing one.
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=4.0),
-            timeout=self._limits,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            read_bufsize=2**18,
-        )
+        self._http = HttpClient(connect_timeout)
 
-    async def close(self) -> None:
-        """Close all connections."""
-        await self._http.close()
+    def close(self) -> None:
+        """Close the connections that are kept."""
+        self._http.close()
 
     def targets(self, chain: Sequence[Endpoint]) -> Iterator[Target]:
         """Addresses in the order in which to try them: one provider after the other, each one's addresses in turn.
@@ -76,8 +60,8 @@ class Upstream:
                     resting.append(target)
         yield from resting
 
-    def post(self, target: Target, path: str, body: bytes, seconds: float) -> aiohttp.client._RequestContextManager:
-        """Begin a request.
+    async def post(self, target: Target, path: str, body: bytes, seconds: float) -> Response:
+        """Ask, and wait until the answer is whole or a stream has begun. Raises as ``HttpClient.post`` does.
 
         Args:
             target: Where to.
@@ -85,18 +69,8 @@ class Upstream:
             body: JSON.
             seconds: What is left of the time for all attempts.
         """
-        headers = _HEADERS
-        if target.provider.key:
-            headers = CIMultiDict(_HEADERS, Authorization=f"Bearer {target.provider.key}")
-        url = self._urls.get((target.address, path))
-        if url is None:
-            url = self._urls[target.address, path] = URL(target.address + path)
-        if seconds >= self.timeout:  # the first attempt: the session's own
-            limits = self._limits
-        else:
-            limits = aiohttp.ClientTimeout(total=seconds, sock_connect=self._connect_timeout)
-        # A redirect would take the key, and the question, to another address.
-        return self._http.post(url, data=body, headers=headers, timeout=limits, allow_redirects=False)
+        # A redirect would take the key, and the question, to another address: none is followed.
+        return await self._http.post(target.address, path, target.provider.key, body, seconds)
 
     def open_breakers(self) -> list[tuple[str, str]]:
         """Providers and addresses that are being left alone."""

@@ -1,4 +1,4 @@
-"""Merge a job's adapter into its base: ``python containers/trainer/merge.py JOB_FOLDER [OUTPUT]``.
+"""Merge a job's adapter into its base: ``python containers/trainer/merge.py JOB_FOLDER [OUTPUT] [--precision bf16]``.
 
 The output is a folder that Hugging Face and vLLM load like any model: safetensors, configuration, tokenizer and chat
 template. The adapter goes into the base as it is stored, also for qlora: adding to 4-bit weights and rounding them
@@ -7,11 +7,12 @@ again would lose more than the adapter says. Exit status: 0 done; 2 there is not
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 # Run as a script, Python puts this folder on its path; the package ``trainer`` is one level up.
 sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -19,6 +20,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])
 from tollgate.errors import BadInputError, Problem
 from trainer.train import read_spec
 
+Precision = Literal["stored", "bf16", "fp32"]
 EXIT_BAD_INPUT = 2
 TOKENIZER_FILES = (
     "tokenizer*",
@@ -30,22 +32,30 @@ TOKENIZER_FILES = (
 )
 
 
-def main(job_folder: Path, output: Path | None = None) -> int:
+def main(arguments: list[str]) -> int:
     """Merge, and say where the model is; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("job_folder", type=Path)
+    parser.add_argument("output", type=Path, nargs="?", help="default: merged in the job folder")
+    parser.add_argument("--precision", choices=("stored", "bf16", "fp32"), default="stored", help="default: the base's")
+    options = parser.parse_args(arguments)
+    job_folder = options.job_folder.resolve()
+    output = options.output.resolve() if options.output else job_folder / "merged"
     try:
-        print(f"Merged: {merge(job_folder, output or job_folder / 'merged')}")  # ruff: ignore[T201]
+        print(f"Merged: {merge(job_folder, output, options.precision)}")  # ruff: ignore[T201]
     except BadInputError as error:
         print(error, file=sys.stderr)  # ruff: ignore[T201]
         return EXIT_BAD_INPUT
     return 0
 
 
-def merge(job_folder: Path, output: Path) -> Path:
+def merge(job_folder: Path, output: Path, precision: Precision = "stored") -> Path:
     """Merge the adapter of a finished job into its base.
 
     Args:
         job_folder: The job.
         output: Where the model goes. It appears when it is whole; a model that is there is replaced then.
+        precision: Of the merged weights; ``stored``: that of the base.
 
     Returns:
         ``output``.
@@ -58,12 +68,16 @@ def merge(job_folder: Path, output: Path) -> Path:
     adapter = job_folder / "adapter"
     _check(spec.method, adapter, spec.base_model)
 
+    import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
     # The stored arithmetic, bf16 for most bases; what is added is computed in fp32 and rounded once.
-    base = AutoModelForCausalLM.from_pretrained(spec.base_model, dtype="auto", local_files_only=True)
+    kind: Any = torch.float32 if precision == "fp32" else "auto"
+    base = AutoModelForCausalLM.from_pretrained(spec.base_model, dtype=kind, local_files_only=True)
     model: Any = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload(safe_merge=True)
+    if precision == "bf16":
+        model = model.to(torch.bfloat16)
     partial = output.with_name(f".{output.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -106,6 +120,4 @@ def _replace(partial: Path, output: Path) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) not in (2, 3):
-        sys.exit("usage: merge.py JOB_FOLDER [OUTPUT]")
-    sys.exit(main(*(Path(argument).resolve() for argument in sys.argv[1:])))
+    sys.exit(main(sys.argv[1:]))

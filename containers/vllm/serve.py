@@ -9,6 +9,7 @@ build) the server runs its model inside the engine's process on half of the core
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -95,6 +96,9 @@ def server_environment(inherited: dict[str, str], *, cpu: bool) -> dict[str, str
             # Lets "--distributed-executor-backend uni" stand: one process less, 15 s and 0.6 GB less at start.
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         }
+        if shutil.which(inherited.get("CXX", "g++"), path=inherited.get("PATH")) is None:
+            # A request for log probabilities would end the engine: vLLM compiles how it ranks them, also when eager.
+            defaults["TORCHDYNAMO_DISABLE"] = "1"
         path = [str(Path(__file__).resolve().parent), inherited.get("PYTHONPATH", "")]
         inherited = inherited | {"PYTHONPATH": os.pathsep.join(filter(None, path))}
     always = {

@@ -103,6 +103,24 @@ class Settings(BaseSettings):
         description="Seconds between two rounds of the stack's reconciler; MLflow's turn comes once a minute.",
     )
 
+    server_start_seconds: float = Field(
+        1800,
+        gt=0,
+        description="Longest time that a server of full weights may take until it is healthy.",
+    )
+    server_retention_seconds: float = Field(
+        3600, ge=0, description="How long the former server of full weights stays for a rollback after its route moved."
+    )
+    server_quiet_seconds: float = Field(
+        5, ge=1, description="How long a server that nothing leads to must be without a request before it is stopped."
+    )
+    server_drain_seconds: float = Field(
+        600, ge=0, description="After so long it is stopped even with requests under way; above the gateway's time-out."
+    )
+    server_network: str = Field(
+        "host", description="Docker network of such servers: host, or a network that the gateway is in."
+    )
+
     @field_validator("home", "ml_python", "base_model", "provider_keys", "signing_key")
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
@@ -131,6 +149,11 @@ class Settings(BaseSettings):
     def jobs(self) -> Path:
         """Folder of job folders: ``<job name>/`` with ``spec.json``, ``progress.jsonl``, ``result.json``."""
         return self.home / "jobs"
+
+    @property
+    def servers(self) -> Path:
+        """Folder of the servers of full weights: ``<version>/`` with logs and records."""
+        return self.home / "servers"
 
     @property
     def models(self) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,16 @@ from docker import APIClient
 from docker.errors import APIError, DockerException
 from docker.types import DeviceRequest, Mount
 
-from jobs.errors import JobFailedError
+from jobs.errors import JobFailedError, JobSpecificationError
 from jobs.job_folder import JobFolder
 from jobs.runtimes import JobRequest, JobState, JobStatus, RuntimeName, job_environment, visible_text
 from tollgate.errors import ServiceUnavailableError
+from tollgate.settings import PROJECT
+from tollgate.stack import image_sources
 
 ENDED = ("exited", "dead", "removing")
+_TITLE = "org.opencontainers.image.title"
+_BASE = "org.opencontainers.image.base.name"
 LEFTOVER_AGE = dt.timedelta(days=1)
 """How long an ended container waits for a retry that reads its end; after that it is swept."""
 
@@ -31,10 +35,50 @@ def unusable_because(url: str, image: str) -> str | None:
         client = APIClient(base_url=url, version="auto", timeout=5)
         client.ping()
         if client.images(name=image):
-            return None
+            return stale_because(client, image)
     except (DockerException, requests.RequestException):
         return f"no Docker engine answers at {url}"
     return f"the Docker engine at {url} has no image {image}"
+
+
+def stale_because(client: APIClient, image: str) -> str | None:
+    """Say why an image is older than the sources here, and what builds it again; nothing where it is not.
+
+    An image of this project says in its labels what it is, and by their digest of which sources it was made
+    (``tollgate.stack.image_sources``). One without a digest was made before there were any. Images of others are not
+    judged.
+
+    Args:
+        client: The engine, which has the image.
+        image: Its name.
+    """
+    labels = client.inspect_image(image)["Config"].get("Labels") or {}  # type: ignore[no-untyped-call]
+    title = labels.get(_TITLE, "")
+    name = title.removeprefix(image_sources.TITLE_PREFIX)
+    if name == title or name not in image_sources.IMAGES:
+        return None
+    try:
+        wanted = image_sources.digest(name, PROJECT)
+    except FileNotFoundError as error:
+        return f"the sources of the image {image} are not here to compare it with: {error}"
+    built = labels.get(image_sources.LABEL)
+    if built == wanted:
+        return None
+    made = f"sources {built[:12]}" if built else "sources that it does not name"
+    return (
+        f"the image {image} was made of {made}, and here are {wanted[:12]}. "
+        f"Build it again: {_build_command(name, image, labels)}"
+    )
+
+
+def _build_command(name: str, image: str, labels: Mapping[str, str]) -> str:
+    """The command that made this image, with the sources of now."""
+    options = [f"--tag {image}"]
+    if base := labels.get(_BASE):
+        options.append(f"--base-image {base}")
+    if pins := labels.get(image_sources.REQUIREMENTS_LABEL):
+        options.append(f"--requirements {pins}")
+    return " ".join(["python3.11 containers/build_image.py", name, *options])
 
 
 class DockerRuntime:
@@ -44,6 +88,18 @@ class DockerRuntime:
 
     def __init__(self, client: APIClient) -> None:
         self._client = client
+
+    def check_image(self, image: str) -> None:
+        """Refuse an image that is older than the sources here; to be called before a new job, not for a running one.
+
+        Raises:
+            JobSpecificationError: It is; with what builds it again.
+            ServiceUnavailableError: The engine did not answer.
+        """
+        with _engine():
+            reason = stale_because(self._client, image)
+        if reason:
+            raise JobSpecificationError(f"The job cannot run in its image: {reason}")
 
     def submit(self, request: JobRequest) -> str:
         """Create and start the container, or start the one that an interrupted submission created.

@@ -168,6 +168,8 @@ class ContainerJobOperator(ResumableJobMixin, DockerOperator):  # type: ignore[m
         runtime = self._known_runtime
         existing = self._adopt_existing(runtime)
         if existing is None:
+            if isinstance(runtime, DockerRuntime):
+                runtime.check_image(self._known_request.image)
             request = self._lease_devices(runtime, context)
             self._folder.prepare_for_submission()
             existing = runtime.submit(request)

@@ -70,8 +70,13 @@ class VllmRolloutHook(BaseHook):
             return rollout.unload_if_unused(session, model_id, client)
 
     def deploy(self, route: str, model_id: int, by: str, prompts: Sequence[Prompt], share: float = 1.0) -> Deployed:
-        """Load a version, look at its answers and move the route; see ``tollgate.serving.rollout.deploy``."""
-        with self.get_conn() as client, transaction() as session:
+        """Load a version, look at its answers and move the route; see ``tollgate.serving.rollout.deploy``.
+
+        Full weights get a server of their own first.
+        """
+        from tollgate.workflow import servers  # heavy, and operators are imported when DAGs are parsed
+
+        with servers.ready_for_release(model_id, by), self.get_conn() as client, transaction() as session:
             return rollout.deploy(session, route, model_id, by, prompts, client, share)
 
     def roll_back(self, route: str, by: str, away_from: int | None = None) -> dict[str, float]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import datetime as dt
 import subprocess
 import time
+import uuid
+from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +16,18 @@ import pytest
 import requests
 from tests.unit.plugins.jobs.job_contract import JOB, JobContract, MakeTask, Task, kill, wait_until
 
+from jobs import docker_runtime
 from jobs.docker_runtime import DockerRuntime, unusable_because
 from jobs.errors import JobFailedError, JobSpecificationError
 from jobs.runtimes import Runtime
 from tollgate.errors import ServiceUnavailableError
 from tollgate.settings import PROJECT, settings
+from tollgate.stack import image_sources
 
 BASE_IMAGE = "tollgate/base:bookworm"
 pytestmark = pytest.mark.docker
+MakeImage = Callable[..., str]
+Choose = Callable[[str, str], tuple[str, str]]
 
 
 @pytest.fixture(scope="session")
@@ -153,3 +160,88 @@ def test_auto_says_why_the_engine_cannot_be_used(client: docker.APIClient, tmp_p
     assert unusable_because(settings().docker_url, BASE_IMAGE) is None
     assert "no image tollgate/none:0" in str(unusable_because(settings().docker_url, "tollgate/none:0"))
     assert "no Docker engine" in str(unusable_because(f"unix://{tmp_path}/no.sock", BASE_IMAGE))
+
+
+class TestImagesOfOldSources:
+    """An image of ours that was made of other sources is not used: its programs would read another specification."""
+
+    @pytest.fixture
+    def make_image(self, client: docker.APIClient) -> Iterator[MakeImage]:
+        """Make an image with these labels and return its name."""
+        made: list[str] = []
+
+        def make(**labels: str) -> str:
+            made.append(f"tollgate-test/labelled:{uuid.uuid4().hex}")
+            names = {"title": "org.opencontainers.image.title", "base": "org.opencontainers.image.base.name"}
+            said = {names.get(name, f"tollgate.{name}"): value for name, value in labels.items()}
+            file = BytesIO(f"FROM {BASE_IMAGE}\nUSER 10001\n".encode())
+            list(client.build(fileobj=file, tag=made[-1], labels=said, rm=True))
+            return made[-1]
+
+        yield make
+        for image in made:
+            client.remove_image(image, force=True)
+
+    @pytest.fixture
+    def choose(self, tmp_path: Path) -> Choose:
+        """The runtime that the operator takes for an image, and what it says about it."""
+
+        def chosen(image: str, runtime: str) -> tuple[str, str]:
+            return Task(tmp_path / image[-12:], "succeed", image=image, runtime=runtime).operator()._usable_runtime()
+
+        return chosen
+
+    def test_image_of_these_sources_is_used(self, make_image: MakeImage, choose: Choose, tmp_path: Path) -> None:
+        image = make_image(title="tollgate-trainer", sources=image_sources.digest("trainer"))
+        assert choose(image, "auto")[0] == "docker"
+        assert Task(tmp_path / "run", "succeed", image=image, runtime="docker").run()["status"] == "succeeded"
+
+    @pytest.mark.parametrize("sources", [{}, {"sources": "0" * 64}])
+    def test_auto_passes_over_an_old_image_and_says_what_builds_it(
+        self, make_image: MakeImage, choose: Choose, sources: dict[str, str]
+    ) -> None:
+        image = make_image(
+            title="tollgate-trainer-axolotl", base=BASE_IMAGE, requirements="requirements-gpu.txt", **sources
+        )
+        name, reason = choose(image, "auto")
+        assert name == "process"
+        command = f"python3.11 containers/build_image.py trainer-axolotl --tag {image} --base-image {BASE_IMAGE}"
+        assert reason.endswith(f"Build it again: {command} --requirements requirements-gpu.txt")
+        assert ("sources 000000000000" if sources else "sources that it does not name") in reason
+
+    @pytest.mark.parametrize("sources", [{}, {"sources": "0" * 64}])
+    def test_docker_refuses_an_old_image_before_it_starts_anything(
+        self, client: docker.APIClient, make_image: MakeImage, tmp_path: Path, sources: dict[str, str]
+    ) -> None:
+        road = Task(tmp_path, "succeed", image=make_image(title="tollgate-trainer", **sources), runtime="docker")
+        with pytest.raises(
+            JobSpecificationError, match=r"Build it again: python3\.11 containers/build_image\.py trainer"
+        ):
+            road.run()
+        assert not _containers(client, road)
+        assert not (road.folder / "starts").exists()
+
+    def test_a_running_job_is_kept_although_its_image_became_old(
+        self, make_image: MakeImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        image = make_image(title="tollgate-trainer", sources=image_sources.digest("trainer"))
+        road = Task(tmp_path, "wait", image=image, runtime="docker")
+        worker = road.start_worker()
+        road.wait_until_job_waits()
+        road.wait_until_kept()
+        kill(worker)
+        monkeypatch.setattr(image_sources, "digest", lambda *_: "f" * 64)
+        assert "was made of sources" in str(unusable_because(settings().docker_url, image))
+        road.let_job_go()
+        assert road.run()["starts"] == 1
+
+    def test_images_of_others_are_not_judged(self, make_image: MakeImage) -> None:
+        for labels in ({}, {"title": "somebody-elses"}, {"title": "tollgate-gateway"}):
+            assert unusable_because(settings().docker_url, make_image(**labels)) is None
+
+    def test_sources_that_are_not_here_are_named(
+        self, make_image: MakeImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(docker_runtime, "PROJECT", tmp_path)
+        image = make_image(title="tollgate-vllm", sources="0" * 64)
+        assert "containers/vllm" in str(unusable_because(settings().docker_url, image))

@@ -13,9 +13,10 @@ import requests
 from tests.unit.containers.trainer.conftest import MAKE_BASE, dataset
 from tests.unit.plugins.jobs.job_contract import Task, kill, wait_until
 
-from jobs.docker_runtime import DockerRuntime
+from jobs.docker_runtime import DockerRuntime, unusable_because
 from jobs.errors import JobSpecificationError, JobStoppedError
 from tollgate.settings import settings
+from tollgate.stack import image_sources
 
 __all__ = ["dataset"]
 pytestmark = pytest.mark.docker
@@ -28,16 +29,22 @@ pathlib.Path(sys.argv[1], "result.json").write_text('{{"status": "succeeded"}}')
 
 @pytest.fixture(scope="module")
 def client() -> docker.APIClient:
-    """A client of the engine, which has the trainer's image."""
-    image = settings().trainer_image
+    """A client of the engine."""
     try:
         found = docker.APIClient(base_url=settings().docker_url, version="auto", timeout=60)
         found.ping()
     except (docker.errors.DockerException, requests.RequestException) as error:
         pytest.skip(f"no Docker engine: {error}")
-    if not found.images(name=image):
-        pytest.skip(f"no image {image}; .ci/run and the head of containers/trainer/Dockerfile say how to build it")
     return found
+
+
+@pytest.fixture(scope="module", params=["trl", "axolotl", "llamafactory"])
+def backend(request: pytest.FixtureRequest, client: docker.APIClient) -> str:
+    """A training backend whose image the engine has."""
+    name: str = request.param
+    if reason := unusable_because(settings().docker_url, settings().trainer_image_of(name)):
+        pytest.skip(f"{reason}; .ci/run builds TRL's, docs/backends.md tells how to build the others")
+    return name
 
 
 class TrainerTask(Task):
@@ -70,18 +77,21 @@ def _write_spec(task: Task, base_model: Path, dataset: Path, **values: Any) -> N
 
 
 @pytest.fixture(scope="module")
-def base_model(client: docker.APIClient, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def base_model(backend: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base model of random weights, made by the image itself as a job."""
-    task = TrainerTask(tmp_path_factory.mktemp("base"), entrypoint=["python", "-c", MAKE_BASE_AND_RESULT])
+    task = TrainerTask(
+        tmp_path_factory.mktemp("base"), backend=backend, entrypoint=["python", "-c", MAKE_BASE_AND_RESULT]
+    )
     assert task.run() == {"status": "succeeded"}
     return task.folder
 
 
 def test_training_survives_a_stop_and_a_killed_worker(
-    client: docker.APIClient, base_model: Path, dataset: Path, tmp_path: Path
+    client: docker.APIClient, backend: str, base_model: Path, dataset: Path, tmp_path: Path
 ) -> None:
-    road = TrainerTask(tmp_path, read_only_paths=[str(base_model), str(dataset)], stop_grace=dt.timedelta(seconds=60))
-    _write_spec(road, base_model, dataset)
+    reads = {"read_only_paths": [str(base_model), str(dataset)], "stop_grace": dt.timedelta(seconds=60)}
+    road = TrainerTask(tmp_path, backend=backend, **reads)
+    _write_spec(road, base_model, dataset, backend=backend)
 
     worker = road.start_worker()
     wait_until(lambda: _steps(road) >= 5)
@@ -105,17 +115,21 @@ def test_training_survives_a_stop_and_a_killed_worker(
     assert not client.containers(all=True, filters={"label": f"tollgate.folder={road.folder}"})
 
 
-def test_wrong_specification_is_named_and_not_retried(client: docker.APIClient, tmp_path: Path) -> None:
-    road = TrainerTask(tmp_path)
-    _write_spec(road, tmp_path / "nowhere", tmp_path, lora_rank=0)
+def test_wrong_specification_is_named_and_not_retried(backend: str, tmp_path: Path) -> None:
+    road = TrainerTask(tmp_path, backend=backend)
+    _write_spec(road, tmp_path / "nowhere", tmp_path, backend=backend, lora_rank=0)
     with pytest.raises(JobSpecificationError, match="lora_rank"):
         road.run()
 
 
-def test_image_has_no_root_and_says_its_version(client: docker.APIClient) -> None:
-    config: dict[str, Any] = client.inspect_image(settings().trainer_image)["Config"]  # type: ignore[no-untyped-call]
+def test_image_has_no_root_and_says_its_version(client: docker.APIClient, backend: str) -> None:
+    image = settings().trainer_image_of(backend)
+    config: dict[str, Any] = client.inspect_image(image)["Config"]  # type: ignore[no-untyped-call]
+    name = "trainer" if backend == "trl" else f"trainer-{backend}"
     assert config["User"] == "tollgate"
-    assert config["Labels"]["org.opencontainers.image.version"] == settings().trainer_image.rpartition(":")[2]
+    assert config["Labels"]["org.opencontainers.image.title"] == f"tollgate-{name}"
+    assert config["Labels"]["org.opencontainers.image.version"] == image.rpartition(":")[2]
+    assert config["Labels"][image_sources.LABEL] == image_sources.digest(name)
     assert config["Healthcheck"]["Test"][0] == "CMD"
 
 

@@ -5,7 +5,10 @@
 
 Gateway, nginx and LiteLLM stand in front of the same fast backend in one run; only figures of one run are compared. The
 gateway does what it does in production: a client's key with a limit, an experiment with kept assignments, the log in
-PostgreSQL. nginx only passes on. LiteLLM has one worker and no database; ``BENCH_LITELLM`` names its environment. On a
+PostgreSQL. nginx only passes on. LiteLLM has no database; ``BENCH_LITELLM`` names its environment. For throughput
+gateway and nginx have a worker process for each of two cores, the load comes from wrk (``BENCH_WRK``) and the answers
+from another nginx, so that neither is what is measured; without them the load generator and the backend are our own.
+LiteLLM has one worker, as several don't start on a busy machine: it is credited with twice what the one does. On a
 machine that does other things too, the processor time of a request is the figure to trust.
 """
 
@@ -20,16 +23,19 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import uvloop
 from sqlalchemy import text
+from tests.performance import compiled_load
 from tests.performance import gateway_servers as servers
 from tests.performance.gateway_load import Client, Load, Request
 from tests.performance.gateway_servers import Server
 from tests.performance.tables import Row, machine, publish, row
 
+from gateway.assignment import Assignments
+from gateway.routes_table import Arms, Version
 from tollgate.errors import ServiceUnavailableError
 from tollgate.serving import keys, rollout
 from tollgate.stack import postgres
@@ -43,6 +49,11 @@ ROUTE = "router"
 USERS = 2000
 STREAMS = 200
 CONNECTIONS = 32
+WORKERS = 2
+QUESTION = {
+    "model": ROUTE,
+    "messages": [{"role": "user", "content": "안성휴게소 화장실이 너무 더러워요. 빨리 청소해 주세요."}],
+}
 MOST_ADDED_MS = 2.0
 MOST_FIRST_BYTE_MS = 3.0
 LEAST_OF_NGINX = 0.15
@@ -65,8 +76,7 @@ class Bench:
 
     def request(self, key: str | None, stream: bool = False) -> Request:
         """Requests of many users; without a key as the backend itself is asked."""
-        content = [{"role": "user", "content": "안성휴게소 화장실이 너무 더러워요. 빨리 청소해 주세요."}]
-        body = json.dumps({"model": ROUTE, "messages": content, "stream": stream}, ensure_ascii=False).encode()
+        body = json.dumps(QUESTION | {"stream": stream}, ensure_ascii=False).encode()
         head = (
             "POST /v1/chat/completions HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(body)}\r\n" + (f"Authorization: Bearer {key}\r\n" if key else "")
@@ -153,27 +163,72 @@ def compare(it: Bench, peers: dict[str, tuple[Server, str | None]]) -> list[Row]
                 ok=ok,
             )
         )
-    return rows + _throughput(it, targets) + _streams(it, targets)
+    return rows + _throughput(it, peers) + _streams(it, targets)
 
 
-def _throughput(it: Bench, targets: dict[str, tuple[Server, str | None]]) -> list[Row]:
-    rates: dict[str, list[float]] = {name: [] for name in targets}
-    processor: dict[str, list[float]] = {name: [] for name in targets}
-    for _ in range(3):
-        for name, (server, key) in targets.items():
-            seconds = max(1.0, 3 * SCALE)
-            before = server.processor_seconds
-            load = run_load(Client([server.port], it.request(key)), CONNECTIONS, seconds=seconds)
-            rates[name].append(load.rate)
-            processor[name].append(1e6 * (server.processor_seconds - before) / max(1, len(load.times)))
-    best = {name: sorted(found)[1] for name, found in rates.items()}
-    rows = [row(f"throughput, {CONNECTIONS} connections, {name}", best[name], "requests/s") for name in targets]
-    rows += [row(f"processor time of a request, {name}", min(processor[name]), "us") for name in targets]
+@dataclass
+class Rates:
+    """What one server did under load, in each round."""
+
+    rates: list[float] = field(default_factory=list)
+    processor: list[float] = field(default_factory=list)
+    errors: int = 0
+
+    @property
+    def rate(self) -> float:
+        """The median round's answers a second."""
+        return sorted(self.rates)[len(self.rates) // 2]
+
+
+def _throughput(it: Bench, peers: dict[str, tuple[Server, str | None]]) -> list[Row]:
+    with ExitStack() as stack:
+        fixed = servers.fixed_backend(it.folder)
+        backend = stack.enter_context(fixed) if fixed else it.backend
+        options = {"TOLLGATE_GATEWAY_WORKERS": str(WORKERS)}
+        gateway = stack.enter_context(servers.gateway(it.folder, [backend.port], it.database, **options))
+        targets: dict[str, tuple[Server, str | None]] = {"direct": (backend, None), "gateway": (gateway, it.key)}
+        proxy = servers.nginx(it.folder, backend.port, WORKERS)
+        if proxy is not None:
+            targets["nginx"] = (stack.enter_context(proxy), None)
+        if "LiteLLM" in peers:
+            targets["LiteLLM"] = peers["LiteLLM"]
+        found = {name: Rates() for name in targets}
+        for _ in range(3):
+            for name, (server, key) in targets.items():
+                _one_round(it, server, key, found[name])
+    return _throughput_rows(found)
+
+
+def _one_round(it: Bench, server: Server, key: str | None, found: Rates) -> None:
+    seconds = max(1, round(4 * SCALE))
+    before = server.processor_seconds
+    if compiled_load.program():
+        body = json.dumps(QUESTION, ensure_ascii=False)
+        load = compiled_load.run(it.folder, server.port, key, body, USERS, CONNECTIONS, seconds)
+        answers, errors, rate = load.answers, load.errors, load.rate
+    else:
+        own = run_load(Client([server.port], it.request(key)), CONNECTIONS, seconds=seconds)
+        answers, errors, rate = len(own.times), own.errors, own.rate
+    found.rates.append(rate)
+    found.processor.append(1e6 * (server.processor_seconds - before) / max(1, answers))
+    found.errors += errors
+
+
+def _credited(name: str, found: Rates) -> float:
+    return found.rate * (WORKERS if name == "LiteLLM" else 1)
+
+
+def _throughput_rows(found: dict[str, Rates]) -> list[Row]:
+    title = f"{CONNECTIONS} connections, {WORKERS} workers"
+    rows = [row(f"throughput, {title}, {name}", _credited(name, one), "requests/s") for name, one in found.items()]
+    rows += [row(f"processor time of a request, {name}", min(one.processor), "us") for name, one in found.items()]
+    errors = found["gateway"].errors
+    rows.append(row("errors under that load, gateway", errors, must="0", ok=errors == 0))
     for name, least in (("nginx", LEAST_OF_NGINX), ("LiteLLM", FASTER_THAN_LITELLM)):
-        if name in targets:
-            ratio = best["gateway"] / best[name]
-            title = f"throughput of the gateway to {name}'s"
-            rows.append(row(title, ratio, "x", peer=name, ratio=ratio, must=f">= {least:g}", ok=ratio >= least))
+        if name in found:
+            ratio = found["gateway"].rate / _credited(name, found[name])
+            text = f"throughput of the gateway to {name}'s"
+            rows.append(row(text, ratio, "x", peer=name, ratio=ratio, must=f">= {least:g}", ok=ratio >= least))
     return rows
 
 
@@ -230,6 +285,32 @@ def _without_row(it: Bench, request_ids: list[str], patience: float = 120.0) -> 
         if wanted <= found or time.monotonic() > end:
             return len(wanted - found) + len(request_ids) - len(wanted)
         time.sleep(1)
+
+
+def assignment() -> list[Row]:
+    """A million users: shares as planned, and nobody moves when a gateway starts again or the split changes."""
+    number = _scaled(1_000_000, 100_000)
+    users = [f"{one:064x}" for one in range(number)]
+    versions = {"a": Version("m@v1", 1), "b": Version("m@v2", 2)}
+    plan, changed = (Arms(1, "pepper", {"a": a, "b": 1 - a}, versions) for a in (0.8, 0.1))
+    kept: dict[str, str] = {}
+    gateway = Assignments(lambda _, user, variant: kept.__setitem__(user, variant))
+    began = time.thread_time()
+    given = [gateway.arm(plan, user) for user in users]
+    cost = 1e6 * (time.thread_time() - began) / number
+    off = 100 * abs(given.count("b") / number - 0.2)
+    restarted = Assignments(lambda *_: None)
+    restarted.learn(1, kept)
+    moved = sum(
+        table.arm(split, user) != arm
+        for table, split in ((gateway, changed), (restarted, plan), (restarted, changed))
+        for user, arm in zip(users, given, strict=True)
+    )
+    return [
+        row(f"share of {number:,} users, off the plan by", off, "points", must="<= 0.1", ok=off <= 0.1),
+        row("users who changed their arm after a restart or a new split", moved, must="0", ok=moved == 0),
+        row("processor time of an assignment", cost, "us"),
+    ]
 
 
 def deaths(it: Bench) -> list[Row]:
@@ -306,6 +387,7 @@ def main() -> int:
             except RuntimeError as error:  # a busy machine gives it no time to start
                 rows.append(row(str(error).partition(":")[0]))
         try:
+            rows += assignment()
             rows += compare(it, peers)
             stack.close()  # the peers need their memory no longer
             rows += endurance(it)

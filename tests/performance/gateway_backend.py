@@ -14,13 +14,13 @@ import uvloop
 
 EVENTS = 20
 EVENT_PAUSE = 0.1
-_BODY = (
+BODY = (
     b'{"id":"chatcmpl-1","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"message":'
     b'{"role":"assistant","content":"{\\"intent\\": \\"restroom\\", \\"place\\": \\"Anseong\\"}"},'
     b'"finish_reason":"stop"}],'
     b'"usage":{"prompt_tokens":31,"completion_tokens":17,"total_tokens":48}}'
 )
-_WHOLE = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(_BODY), _BODY)
+_WHOLE = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 _EVENT = b'data: {"id":"1","object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"word "}}]}\n\n'
 _LAST = b"data: [DONE]\n\n"

@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from tests.performance.gateway_backend import BODY
 
 from tollgate.settings import PROJECT
 
-_PATIENCE = 180.0
+_PATIENCE = 420.0
 
 
 def free_port() -> int:
@@ -97,6 +98,17 @@ def backend(folder: Path) -> contextlib.AbstractContextManager[Server]:
     return serve(command, port, None, folder / f"backend-{port}.log")
 
 
+def fixed_backend(folder: Path) -> contextlib.AbstractContextManager[Server] | None:
+    """An nginx that answers every request with the same text, and leaves the processor to others."""
+    program = _nginx_program()
+    if program is None:
+        return None
+    port = free_port()
+    text = BODY.decode().replace("\\", "\\\\").replace("'", "\\'")
+    location = f"location / {{ default_type application/json; return 200 '{text}'; }}"
+    return _run_nginx(program, folder / f"fixed-{port}", port, 1, "", location)
+
+
 def gateway(
     folder: Path, backends: list[int], database: str, **options: str
 ) -> contextlib.AbstractContextManager[Server]:
@@ -114,33 +126,43 @@ def gateway(
     return serve(command, port, "/readyz", folder / f"gateway-{port}.log", **environment, **options)
 
 
-def nginx(folder: Path, backend_port: int) -> contextlib.AbstractContextManager[Server] | None:
-    """nginx with one worker and kept connections; none where it is not installed (``BENCH_NGINX`` names another)."""
-    program = os.environ.get("BENCH_NGINX") or shutil.which("nginx", path=f"{os.environ.get('PATH')}:/usr/sbin")
+def nginx(folder: Path, backend_port: int, workers: int = 1) -> contextlib.AbstractContextManager[Server] | None:
+    """nginx with kept connections; none where it is not installed (``BENCH_NGINX`` names another)."""
+    program = _nginx_program()
     if program is None:
         return None
+    upstream = f"upstream backend {{ server 127.0.0.1:{backend_port}; keepalive 256; }}"
+    location = (
+        "location / { proxy_pass http://backend; proxy_http_version 1.1; "
+        'proxy_set_header Connection ""; proxy_buffering off; }'
+    )
     port = free_port()
-    (folder / "nginx").mkdir()
-    configuration = folder / "nginx.conf"
+    return _run_nginx(program, folder / f"nginx-{port}", port, workers, upstream, location)
+
+
+def _nginx_program() -> str | None:
+    return os.environ.get("BENCH_NGINX") or shutil.which("nginx", path=f"{os.environ.get('PATH')}:/usr/sbin")
+
+
+def _run_nginx(
+    program: str, root: Path, port: int, workers: int, upstream: str, location: str
+) -> contextlib.AbstractContextManager[Server]:
+    root.mkdir()
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    temporary = " ".join(f"{kind}_temp_path {root}/{kind};" for kind in kinds)
+    configuration = root / "nginx.conf"
     configuration.write_text(
-        f"""daemon off; worker_processes 1; pid {folder}/nginx/pid; error_log stderr error;
+        f"""daemon off; worker_processes {workers}; pid {root}/pid; error_log stderr error;
 events {{ worker_connections 2048; }}
 http {{
-  access_log off;
-  client_body_temp_path {folder}/nginx/body; proxy_temp_path {folder}/nginx/proxy;
-  fastcgi_temp_path {folder}/nginx/fastcgi; uwsgi_temp_path {folder}/nginx/uwsgi; scgi_temp_path {folder}/nginx/scgi;
-  upstream backend {{ server 127.0.0.1:{backend_port}; keepalive 256; }}
-  server {{
-    listen 127.0.0.1:{port}; keepalive_requests 10000000;
-    location / {{
-      proxy_pass http://backend; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off;
-    }}
-  }}
+  access_log off; {temporary}
+  {upstream}
+  server {{ listen 127.0.0.1:{port} reuseport; keepalive_requests 10000000; {location} }}
 }}
 """,
         encoding="utf-8",
     )
-    return serve([program, "-p", str(folder / "nginx"), "-c", str(configuration)], port, None, folder / "nginx.log")
+    return serve([program, "-p", str(root), "-c", str(configuration)], port, None, root / "log")
 
 
 def litellm(folder: Path, backend_port: int) -> contextlib.AbstractContextManager[Server] | None:

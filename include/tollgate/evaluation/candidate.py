@@ -111,6 +111,7 @@ def evaluate_candidate(
     max_tokens: int = 128,
     concurrency: int = 32,
     measure_perplexity: bool = False,
+    champion_server: str | None = None,
 ) -> CandidateEvaluation:
     """Ask every contestant every case of the test part, and count.
 
@@ -122,6 +123,7 @@ def evaluate_candidate(
         max_tokens: Longest answer.
         concurrency: Requests at a time.
         measure_perplexity: Whether the right answers' perplexity is measured too, of candidate and champion.
+        champion_server: Where the champion answers, if it has a server of its own.
 
     Raises:
         BadInputError: The test part cannot be read, or the server does not serve a contestant.
@@ -133,7 +135,8 @@ def evaluate_candidate(
 
     def ask(name: str) -> EvaluationSummary:
         path = folder.answers(name)
-        answers = run_cases(server, name, cases, results_path=path, max_tokens=max_tokens, concurrency=concurrency)
+        address = _address(name, contestants, server, champion_server)
+        answers = run_cases(address, name, cases, results_path=path, max_tokens=max_tokens, concurrency=concurrency)
         scored = score_results(asyncio.run(answers), scorer)
         _write(folder.cases(name), "".join(f"{case.model_dump_json()}\n" for case in scored))
         return summarise(scored)
@@ -146,17 +149,27 @@ def evaluate_candidate(
         base=ask(contestants.base) if contestants.base else None,
     )
     if measure_perplexity:
-        evaluation.further = _perplexities(folder, cases, contestants, server, concurrency)
+        evaluation.further = _perplexities(folder, cases, contestants, server, concurrency, champion_server)
     _write(folder.report, evaluation.model_dump_json(indent=2))
     return evaluation
 
 
+def _address(name: str, contestants: Contestants, server: str, champion_server: str | None) -> str:
+    return champion_server if champion_server and name == contestants.champion else server
+
+
 def _perplexities(
-    folder: EvaluationFolder, cases: Sequence[Case], contestants: Contestants, server: str, concurrency: int
+    folder: EvaluationFolder,
+    cases: Sequence[Case],
+    contestants: Contestants,
+    server: str,
+    concurrency: int,
+    champion_server: str | None,
 ) -> FurtherFigures:
     def measure(name: str) -> Perplexity | None:
         path = folder.perplexity(name)
-        asked = run_cases(server, name, cases, results_path=path, concurrency=concurrency, way="perplexity")
+        address = _address(name, contestants, server, champion_server)
+        asked = run_cases(address, name, cases, results_path=path, concurrency=concurrency, way="perplexity")
         return perplexity(asyncio.run(asked))
 
     champion = contestants.champion

@@ -82,7 +82,9 @@ def history(
 @app.command()
 def promote(served_name: ServedName, why: Why, ask: Ask = [GREETING], as_json: AsJson = False) -> None:  # noqa: B006
     """Make a version that passed its gate the production version, and give it the whole route."""
-    with transaction() as session:
+    from tollgate.workflow import servers
+
+    with servers.ready_for_release(served_name, getpass.getuser()), transaction() as session:
         model = lifecycle.find(session, served_name)
         former = lifecycle.champion(session, model.model_name)
         _release(session, model, why, ask)
@@ -94,7 +96,11 @@ def rollback(served_name: ServedName, why: Why, as_json: AsJson = False) -> None
     """Take a version out of service and bring back the one before it, at once: nothing is asked or loaded first."""
     from tollgate.serving import release
     from tollgate.serving.client import VllmClient
+    from tollgate.workflow import servers
 
+    with transaction() as session:
+        route = lifecycle.find(session, served_name).model_name
+    servers.ensure_former(route, getpass.getuser(), served_name)
     with VllmClient() as client, transaction() as session:
         present = lifecycle.find(session, served_name)
         done = release.roll_back(session, present.model_name, getpass.getuser(), why, client, present.id)

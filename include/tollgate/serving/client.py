@@ -177,6 +177,22 @@ class Replica:
             [Problem(f"{name} at {self.address}", served.root, f"{path}, or a name of its own")],
         )
 
+    def serves(self, name: str, path: Path) -> bool:
+        """Whether the server was started with these full weights under that name.
+
+        Raises:
+            AdapterNameTakenError: The name stands for something else.
+        """
+        served = self.list_models().get(name)
+        if served is None:
+            return False
+        if not served.is_adapter and Path(served.root) == path:
+            return True
+        raise AdapterNameTakenError(
+            "A version's name is never given twice.",
+            [Problem(f"{name} at {self.address}", served.root, f"{path}, or a name of its own")],
+        )
+
     def _refusal(self, name: str, path: Path | None, response: httpx.Response) -> TollgateError:
         text = _text(response)
         where = f"{name} at {self.address}"

@@ -33,6 +33,10 @@ class ProbeFailedError(GateRefusedError):
     """A loaded version answered a probe with nothing, with no numbers behind the answer, or not as it should."""
 
 
+_NUL = "\x00"
+"""PostgreSQL cannot keep it; answers are kept and compared without."""
+
+
 @dataclass(frozen=True)
 class KnownAnswer:
     """A question, and what the version is known to answer at temperature 0, or at least how that begins.
@@ -82,7 +86,7 @@ def to_json(probes: Sequence[KnownAnswer]) -> list[dict[str, Any]]:
     return [
         {
             "question": probe.question if isinstance(probe.question, str) else [dict(turn) for turn in probe.question],
-            "answer": probe.answer,
+            "answer": probe.answer.replace(_NUL, ""),
         }
         for probe in probes
     ]
@@ -108,4 +112,4 @@ def _agrees(known: str, answer: str) -> bool:
 
 
 def _plain(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFC", text).split())
+    return " ".join(unicodedata.normalize("NFC", text.replace(_NUL, "")).split())

@@ -25,6 +25,7 @@ from tollgate.serving.canary_rollout import RolloutState
 from tollgate.serving.client import VllmClient
 from tollgate.serving.probes import Probe
 from tollgate.serving.rollout import deploy, ensure_served, is_served, set_route
+from tollgate.serving.servers import has_own_server
 from tollgate.store.tables import Deployment, Experiment, RegisteredModel
 
 _ALONE = Reason("Nothing else served the route.", "이 경로에 다른 운영 버전이 없었습니다.")
@@ -241,8 +242,8 @@ def roll_back(
     if present is None or former is None:
         expected = "one in production, and a former version of it"
         raise BadInputError("There is nothing to go back to.", [Problem("route", route, expected)])
-    if not is_served(former, client):
-        ensure_served(former, client)
+    if has_own_server(former) or not is_served(former, client):
+        ensure_served(session, former, client)
     if rollout is not None:
         canary_rollout.abort(session, rollout, by, why)
     if running is not None:
@@ -251,6 +252,22 @@ def roll_back(
     lifecycle.promote_to_production(session, former.id, by, reason, replacing=present.id)
     set_route(session, route, {former.id: 1.0}, by)
     return Release(action="rolled_back", route=route, served_name=present.served_name, champion=former.served_name)
+
+
+def way_back(session: Session, route: str, away_from: int | None = None) -> RegisteredModel | None:
+    """The version that :func:`roll_back` would bring back into production.
+
+    Null where it would only end a rollout or an experiment, or do nothing.
+    """
+    rollout = canary_rollout.running(session, route)
+    running = session.scalar(select(Experiment).where(Experiment.route == route, Experiment.status == "running"))
+    under_way = {one for one in (rollout and rollout.model_id, running and running.model_b_id) if one is not None}
+    present = lifecycle.champion(session, route)
+    if away_from is None:
+        return None if under_way else lifecycle.predecessor(session, route)
+    if away_from in under_way or present is None or present.id != away_from:
+        return None
+    return lifecycle.predecessor(session, route)
 
 
 def retire(session: Session, route: str, by: str, why: str) -> list[str]:

@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 from tollgate.errors import BadInputError, Problem, ServiceUnavailableError, TollgateError
 from tollgate.registry import lifecycle
 from tollgate.registry.lifecycle import Stage
-from tollgate.serving import probes
+from tollgate.serving import probes, servers
 from tollgate.serving.channel import ROUTES_CHANNEL
 from tollgate.serving.client import Replica, VllmClient
 from tollgate.serving.probes import KnownAnswer, Probe, ProbeFailedError
@@ -125,6 +125,8 @@ def deploy(
 ) -> Deployed:
     """Load a version on every replica, look at its answers, and move the route to it.
 
+    Full weights are not loaded: their own server must be ready (``tollgate.serving.servers``), and is asked.
+
     What it answers is kept: a replica that loads it later, such as one that restarted, must answer the same.
 
     What served the route stays loaded, so that requests under way finish and a way back is instant. Whatever fails
@@ -140,15 +142,19 @@ def deploy(
         share: Share of the route's users, above 0 and up to 1; the present versions keep the rest in proportion.
 
     Raises:
-        BadInputError: Unknown version, full weights, unusable files, a share out of range.
+        BadInputError: Unknown version, unusable files, a share out of range.
         ProbeFailedError: It answers nothing, or not what it is known to answer; the route was not moved.
-        ServiceUnavailableError: A replica did not answer; the route was not moved.
+        ServiceUnavailableError: A replica, or the version's own server, did not answer; the route was not moved.
     """
     if not 0 < share <= 1:
         raise BadInputError("No such share.", [Problem("share", str(share), "above 0 and up to 1")])
-    model = _adapter(session, model_id)
-    _lock_adapter(session, model)
-    answers = _load_and_look(session, model, prompts, client)
+    model = lifecycle.get(session, model_id)
+    if servers.has_own_server(model):
+        with VllmClient([servers.claim(session, model)]) as own:
+            answers = _put_questions(session, model, prompts, own)
+    else:
+        _lock_adapter(session, model)
+        answers = _load_and_look(session, model, prompts, client)
     _lock(session, f"route:{route}")
     present = current(session, route)
     rest = {key: weight for key, weight in present.items() if key != model_id} if share < 1 else {}
@@ -186,20 +192,24 @@ def roll_back(
     if former is None:
         raise BadInputError("There is nothing to go back to.", [Problem("route", route, "one with a former version")])
     for model_id in former:
-        ensure_served(_adapter(session, model_id), client)
+        ensure_served(session, lifecycle.get(session, model_id), client)
     set_route(session, route, former, by)
     return former
 
 
-def ensure_served(model: RegisteredModel, client: VllmClient) -> None:
+def ensure_served(session: Session, model: RegisteredModel, client: VllmClient) -> None:
     """Make sure that at least one replica holds a version that served before, for the way back must not wait for all.
 
-    The gateway passes over replicas that lack it; the reconciler brings them what they lack.
+    The gateway passes over replicas that lack it; the reconciler brings them what they lack. Full weights have one
+    server of their own, which nobody stops until the caller's transaction ends.
 
     Raises:
         BadInputError: No replica has it, and its files or the replicas rule it out.
-        ServiceUnavailableError: No replica has it, and one did not answer.
+        ServiceUnavailableError: No replica has it, and one did not answer; or its own server is not ready.
     """
+    if servers.has_own_server(model):
+        servers.claim(session, model)
+        return
     failures: list[TollgateError] = []
     for replica in client.replicas:
         try:
@@ -332,19 +342,26 @@ def _load_and_look(
 ) -> dict[str, list[str]]:
     name = model.served_name
     lacking = [replica for replica in client.replicas if name not in replica.list_models()]
-    known = known_answers(model)
-    asked = [probe.question for probe in known]
-    questions = [*known, *(prompt for prompt in prompts if probes.question_of(prompt) not in asked)]
     try:
         client.load_adapter(name, Path(model.model_path), model.manifest_digest)
-        answers = client.probe(name, questions)
-        if not known:
-            _keep_answers(session, model, questions, answers)
+        return _put_questions(session, model, prompts, client)
     except TollgateError:
         for replica in lacking:
             with suppress(ServiceUnavailableError):
                 replica.unload_adapter(name)
         raise
+
+
+def _put_questions(
+    session: Session, model: RegisteredModel, prompts: Sequence[Probe], client: VllmClient
+) -> dict[str, list[str]]:
+    """Ask a version what it is known to answer, and the further questions; its first answers are kept."""
+    known = known_answers(model)
+    asked = [probe.question for probe in known]
+    questions = [*known, *(prompt for prompt in prompts if probes.question_of(prompt) not in asked)]
+    answers = client.probe(model.served_name, questions)
+    if not known:
+        _keep_answers(session, model, questions, answers)
     return answers
 
 
@@ -358,16 +375,6 @@ def _keep_answers(
         probes.check_answers(model.served_name, address, kept, others)
     model.deployment_config = {**model.deployment_config, "probes": probes.to_json(kept)}
     session.flush()
-
-
-def _adapter(session: Session, model_id: int) -> RegisteredModel:
-    model = lifecycle.get(session, model_id)
-    if model.model_format != ADAPTER:
-        raise BadInputError(
-            "Only adapters are loaded into a running server.",
-            [Problem(f"{model.served_name}, model_format", model.model_format, ADAPTER)],
-        )
-    return model
 
 
 def _adapters(session: Session, condition: ColumnElement[bool]) -> dict[str, RegisteredModel]:

@@ -13,7 +13,7 @@ _ENGINE_SECONDS = 10
 
 
 def stop_job_containers(configuration: Settings, grace: float) -> int:
-    """Stop the containers of jobs whose folders belong to this stack; they save a checkpoint first.
+    """Stop the containers of jobs and servers whose folders belong to this stack; trainings save a checkpoint first.
 
     Where no engine answers there is nothing to stop, or nobody to ask.
 
@@ -34,8 +34,8 @@ def stop_job_containers(configuration: Settings, grace: float) -> int:
         running = engine.containers.list(filters={"label": FOLDER_LABEL})
     except (docker.errors.DockerException, requests.RequestException):
         return 0
-    jobs = configuration.jobs.resolve()
-    ours = [one for one in running if Path(one.labels[FOLDER_LABEL]).resolve().is_relative_to(jobs)]
+    folders = [configuration.jobs.resolve(), configuration.servers.resolve()]
+    ours = [one for one in running if any(map(Path(one.labels[FOLDER_LABEL]).resolve().is_relative_to, folders))]
     for container in ours:
         container.stop(timeout=int(grace))
     return len(ours)

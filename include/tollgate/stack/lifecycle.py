@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import json
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 from rich.console import Console
 from rich.markup import escape
+from sqlalchemy.exc import SQLAlchemyError
 
 from tollgate.errors import BadInputError, Problem, TollgateError
+from tollgate.serving import server_metrics, servers
 from tollgate.serving.client import VllmClient
 from tollgate.serving.rollout import reconcile
+from tollgate.serving.servers import ServerView
 from tollgate.settings import Settings
 from tollgate.stack import checks, health, postgres, processes, startup
 from tollgate.stack.containers import stop_job_containers
@@ -167,6 +172,20 @@ def _load_what_routes_need(configuration: Settings, console: Console) -> None:
         console.print(f"loaded {line}", highlight=False)
     for problem in done.problems:
         console.print(f"[yellow]{escape(problem)}[/]", highlight=False)
+    _start_servers(configuration, console)
+
+
+def _start_servers(configuration: Settings, console: Console) -> None:
+    """Start the servers of full weights that routes need, and wait until they have loaded their weights."""
+    from tollgate.workflow.servers import start_all
+
+    def tell(line: str) -> None:
+        console.print(line, markup=False, highlight=False)
+
+    try:
+        start_all(common_environment(configuration), configuration.tollgate_database, tell)
+    except TollgateError as error:
+        console.print(f"[yellow]{escape(str(error))}[/]", highlight=False)
 
 
 def down(configuration: Settings) -> int:
@@ -201,12 +220,45 @@ def down(configuration: Settings) -> int:
 
 
 def status(configuration: Settings) -> list[ServiceStatus]:
-    """How every service is, PostgreSQL first."""
+    """How every service is, PostgreSQL first, servers of full weights last."""
     all_services = services(configuration, load_or_create(configuration.secrets_file))
     supervisor = supervisor_of(configuration)
     states = supervisor.states() if supervisor.running() else {}
     healthy = health.check_all(all_services, states)
-    return [_postgres_status(configuration), *(_service_status(unit, states, healthy) for unit in all_services)]
+    postgres_status = _postgres_status(configuration)
+    found = [postgres_status, *(_service_status(unit, states, healthy) for unit in all_services)]
+    return [*found, *_model_servers(configuration)] if postgres_status.healthy else found
+
+
+def _model_servers(configuration: Settings) -> list[ServiceStatus]:
+    """Servers of full weights; none where the database has no tables yet."""
+    try:
+        with transaction(configuration.tollgate_database) as session:
+            views = servers.views(session)
+    except (TollgateError, SQLAlchemyError):
+        return []
+    return [_server_status(configuration, view) for view in views]
+
+
+def _server_status(configuration: Settings, view: ServerView) -> ServiceStatus:
+    process_id = _process_of(configuration.servers / view.served_name)
+    return ServiceStatus(
+        view.served_name,
+        view.state,
+        process_id,
+        view.address,
+        healthy=view.address is not None and server_metrics.is_healthy(view.address),
+        memory=processes.memory(process_id) if process_id else 0,
+    )
+
+
+def _process_of(folder: Path) -> int | None:
+    """The process of a server that is no container, as its guardian wrote it down."""
+    try:
+        number = int(json.loads((folder / "process.json").read_text(encoding="utf-8"))["group"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return number if psutil.pid_exists(number) else None
 
 
 def _postgres_status(configuration: Settings) -> ServiceStatus:

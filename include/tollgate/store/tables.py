@@ -219,6 +219,36 @@ class Deployment(Table):
     ended_at: Mapped[dt.datetime | None]
 
 
+class ModelServer(Table):
+    """A vLLM server of one version's own, for full weights; see ``tollgate.serving.servers``.
+
+    ``requested_until``: somebody waits for it, whether or not a route leads there. ``address`` is known while it is
+    ready, draining or stopping. ``job_id`` is the runtime's, as ``<runtime>:<id>``. ``answered`` is the count of its
+    answers when it was looked at last, ``idle_since`` when that count stood still and nothing was under way.
+    """
+
+    __tablename__ = "model_servers"
+    __table_args__ = (
+        Index("uq_model_servers_open", "model_id", unique=True, postgresql_where=text("state <> 'stopped'")),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    model_id: Mapped[int] = mapped_column(ForeignKey("model_registry.id"))
+    state: Mapped[str] = mapped_column(String(20), server_default="waiting")
+    changed_at: Mapped[dt.datetime] = _now()
+    requested_until: Mapped[dt.datetime]
+    requested_by: Mapped[str] = mapped_column(String(255))
+    job_id: Mapped[str | None] = mapped_column(Text)
+    address: Mapped[str | None] = mapped_column(String(500))
+    problem: Mapped[str | None] = mapped_column(Text)
+    starts: Mapped[int] = mapped_column(server_default="0")
+    failures: Mapped[int] = mapped_column(server_default="0")
+    answered: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    idle_since: Mapped[dt.datetime | None]
+    looked_at: Mapped[dt.datetime | None]
+    created_at: Mapped[dt.datetime] = _now()
+
+
 class Rollout(Table):
     """A version that takes over its route step by step, watched at each; ``step`` counts the plan's shares from 0."""
 

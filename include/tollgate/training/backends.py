@@ -35,7 +35,7 @@ LIMITS: Mapping[BackendName, Mapping[str, Limit]] = {
     "trl": {},
     "axolotl": {**_ONE_PROCESS, **_NOT_PACKED},
     "llamafactory": {
-        **_ONE_PROCESS,
+        "distribution": Limit(lambda way: way in {"none", "ddp"}, "none or ddp"),
         **_NOT_PACKED,
         "target_modules": Limit(
             lambda named: named == "all-linear" or isinstance(named, list), "all-linear, or a list of layer names"

@@ -229,6 +229,7 @@ def _memory(
     lengths = Lengths(
         rows.training.longest if rows.training else spec.max_length,
         rows.evaluation.longest if rows.evaluation else spec.max_length,
+        rows.counts["validation"],
     )
     limit, limit_from = _limit(settings, device)
     framework = rate.framework if rate and device == "cpu" else None

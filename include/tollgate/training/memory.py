@@ -5,6 +5,10 @@ activations the way of counting of Korthikanti et al. 2022 (arXiv:2205.05198, se
 Qwen. What autograd keeps of such a block was counted with ``torch.autograd.graph.saved_tensors_hooks`` (PyTorch 2.13,
 transformers 5.19, PEFT 0.21) over 12 random shapes for each method and precision; the table below met the counts within
 0.1 % where no row is padded.
+
+On a CPU resident memory was compared with runs of the trainer (``tests/unit/training/test_memory.py``), by phase. 4-bit
+weights took what ``_states`` says within 1 %; their unpacking is small beside the rest. What counts for qlora is the
+validation: it comes when the training has left its freed activations behind, and its batches are larger.
 """
 
 from __future__ import annotations
@@ -78,12 +82,21 @@ _KEPT = {
 }
 
 
+_REPACKED_BYTES = 8
+"""Of each weight of a layer while bitsandbytes 0.50 changes its 4 bits between the forms of training and of validation
+on a CPU: 4 in int32, and copies in uint8 (``_convert_weight_packed_for_cpu`` and its inverse in functional.py)."""
+
+
 @dataclass(frozen=True)
 class Lengths:
-    """The longest batches, in tokens a row: of the training part (cut at max_length) and of the validation part."""
+    """The longest batches, in tokens a row: of the training part (cut at max_length) and of the validation part.
+
+    ``evaluation_rows`` are the rows of the validation part: a batch never has more; None where nobody counted them.
+    """
 
     training: int
     evaluation: int
+    evaluation_rows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -141,7 +154,7 @@ def estimate_memory(
     logits = _logits(shape, spec, tokens, device)
     activations = _activations(shape, spec, tokens, device)
     workspace = _workspace(shape, spec, tokens)
-    evaluated = _evaluation(shape, spec, lengths.evaluation, device)
+    evaluated = _evaluation(shape, spec, lengths, device)
     if device == "cpu":
         framework += CPU_GROWTH_BYTES
         activations, logits, workspace, evaluated = (
@@ -151,9 +164,12 @@ def estimate_memory(
     # Gradients grow while activations go; those of earlier passes of the same step are there from the beginning.
     passing = activations + logits + workspace
     moving = gradients + passing if spec.gradient_accumulation > 1 else max(gradients, passing)
+    # What the activations leave stays resident on a CPU: glibc gives back what it has mapped, which are blocks of 32 MB
+    # and more, and an activation is smaller. The tiles of the logits of a validation batch come on top. Measured.
+    left = activations if device == "cpu" else 0.0
     by_phase: dict[Phase, float] = {
         "training": states + moving,
-        "evaluation": states + evaluated,
+        "evaluation": states + left + evaluated,
         "loading": weights + (shape.parameters * _width(spec) if device == "cpu" else 0),
     }
     phase = max(by_phase, key=lambda name: by_phase[name])
@@ -245,18 +261,32 @@ def _logits(shape: ModelShape, spec: TrainingSpec, tokens: int, device: Device) 
 def _workspace(shape: ModelShape, spec: TrainingSpec, tokens: int) -> float:
     """Gradients passing through the widest part of a block; weights unpacked from 4 bits or gathered for two blocks."""
     passing = tokens * _width(spec) * (3 * shape.intermediate + shape.hidden)
-    largest = max((layer.inputs * layer.outputs for layer in shape.linear), default=0)
-    unpacked = 2 * largest * _width(spec) if spec.method == "qlora" else 0
+    unpacked = 2 * _largest(shape) * _width(spec) if spec.method == "qlora" else 0
     shared = spec.distribution in ("fsdp", "zero3") and spec.processes > 1
     gathered = 2 * shape.linear_parameters / shape.layers * _width(spec) if shared else 0
     return passing + unpacked + gathered
 
 
-def _evaluation(shape: ModelShape, spec: TrainingSpec, longest: int, device: Device) -> float:
-    """A validation batch: nothing is kept, and only one block's values are there at a time."""
-    tokens = max(spec.batch_size, EVALUATION_ROWS) * min(longest, spec.max_length)
+def _evaluation(shape: ModelShape, spec: TrainingSpec, lengths: Lengths, device: Device) -> float:
+    """A validation batch: nothing is kept, and only one block's values are there at a time.
+
+    The largest of what passes in an MLP, in attention and in the loss; over 4 bits on a CPU, a layer that is repacked.
+    """
+    rows = max(spec.batch_size, EVALUATION_ROWS)
+    if lengths.evaluation_rows is not None:
+        rows = min(rows, lengths.evaluation_rows)
+    tokens = rows * min(lengths.evaluation, spec.max_length)
     width = _width(spec)
-    block = tokens * width * (3 * shape.intermediate + 3 * shape.hidden)
+    # Over 4 bits PEFT copies what the layer computed before it adds the adapter's share (peft/tuners/lora/bnb.py).
+    copies = 4 if spec.method == "qlora" else 3
+    block = tokens * width * copies * (shape.intermediate + shape.hidden)
     attention = tokens * width * (4 * shape.query + 2 * shape.hidden)
     tile = min(tokens, LOSS_TOKENS) * min(shape.vocabulary, LOSS_VOCABULARY)
-    return max(block, attention, tile * (width + (20 if device == "cpu" else 0)) + tokens * shape.hidden * width)
+    loss = tile * (width + (20 if device == "cpu" else 0)) + tokens * shape.hidden * width
+    repacked = _REPACKED_BYTES * _largest(shape) if spec.method == "qlora" and device == "cpu" else 0
+    return max(block, attention, loss, repacked)
+
+
+def _largest(shape: ModelShape) -> int:
+    """Weights of the largest linear layer."""
+    return max((layer.inputs * layer.outputs for layer in shape.linear), default=0)

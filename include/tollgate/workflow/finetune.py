@@ -24,7 +24,7 @@ from tollgate.evaluation.verdict_settings import DEFAULT_SETTINGS, parse_setting
 from tollgate.experiments.plan import GUARDRAILS, ExperimentPlan
 from tollgate.registry import lifecycle
 from tollgate.registry.mlflow_projection import project_model
-from tollgate.registry.registration import ARTIFACTS, Registration, reserve
+from tollgate.registry.registration import Registration, reserve
 from tollgate.serving import release
 from tollgate.serving.canary import CanaryPlan
 from tollgate.serving.client import VllmClient
@@ -35,6 +35,7 @@ from tollgate.store.tables import FinetuningJob
 from tollgate.training.checkpoints import record_checkpoints
 from tollgate.training.jobs import Job, create_job, finish_job, parse_request, start_job
 from tollgate.training.leases import wish_problems
+from tollgate.workflow import servers
 
 PROBES = 3
 """Test questions that a version must answer with something before a route moves to it."""
@@ -145,11 +146,13 @@ def evaluate(
         base=settings().base_model_name,
     )
     server = settings().vllm_addresses[0]
+    own = servers.address_of(contestants.champion) if contestants.champion else None
     evaluation = candidate.evaluate_candidate(
         trained.folder,
         trained.dataset_folder,
         contestants,
         server,
+        champion_server=own,
         max_tokens=max_tokens,
         measure_perplexity=_asks_for_perplexity(rules),
     )
@@ -173,6 +176,15 @@ def rules_of(params: Mapping[str, Any]) -> VerdictSettings:
     """
     own_fields = {name: params[name] for name in ("threshold", "margin") if name in params}
     return parse_settings({**(params.get("verdict") or {}), **own_fields})
+
+
+def start_server(version: Mapping[str, Any], by: str) -> dict[str, Any]:
+    """Have a server for full weights before they get any traffic; an adapter needs none of its own.
+
+    Raises:
+        ServiceUnavailableError: The server could not be started.
+    """
+    return {"address": servers.ensure(version["model_id"], by)}
 
 
 def has_champion(version: Mapping[str, Any]) -> bool:
@@ -201,7 +213,7 @@ def promote(
         GateRefusedError: It answers nothing, or never passed.
     """
     decider = _decider(answer, by)
-    with VllmClient() as client, transaction() as session:
+    with servers.ready_for_release(version["model_id"], by), VllmClient() as client, transaction() as session:
         _keep_answer(session, version, answer)
         why = _why(verdict, answer)
         done = release.promote(session, version["model_id"], decider, why, _probes(job, version), client)
@@ -223,7 +235,7 @@ def open_experiment(
         GateRefusedError: An experiment is running on the route already.
     """
     why, decider = _why(verdict, answer), _decider(answer, by)
-    with VllmClient() as client, transaction() as session:
+    with servers.ready_for_release(version["model_id"], by), VllmClient() as client, transaction() as session:
         _keep_answer(session, version, answer)
         probes = _probes(job, version)
         done = release.open_test(session, version["model_id"], decider, why, plan_of(plan), probes, client)
@@ -244,26 +256,12 @@ def begin_rollout(
         GateRefusedError: An experiment or another rollout is running on the route.
     """
     why, plan, decider = _why(verdict, answer), CanaryPlan.of_settings(), _decider(answer, by)
-    with VllmClient() as client, transaction() as session:
+    with servers.ready_for_release(version["model_id"], by), VllmClient() as client, transaction() as session:
         _keep_answer(session, version, answer)
         probes = _probes(job, version)
         begun = release.begin_rollout(session, version["model_id"], decider, why, plan, probes, client)
     project_model(begun.route)
     return begun.model_dump(mode="json")
-
-
-def keep(job: Mapping[str, Any], version: Mapping[str, Any], verdict: Mapping[str, Any]) -> str:
-    """What becomes of full weights that the gate does not refuse: they stay a candidate, and no route moves.
-
-    Returns:
-        The verdict, and how the weights get served, for the run's note.
-    """
-    folder = Path(job["folder"]) / ARTIFACTS["transformers"]
-    return (
-        f"{version['served_name']} stays a candidate; no route was moved. {_why(verdict, None)} "
-        "Full weights can't be loaded into a running server. To serve them, start vLLM with "
-        f"TOLLGATE_BASE_MODEL={folder}; adapters of the former base model do not fit them."
-    )
 
 
 def refuse(

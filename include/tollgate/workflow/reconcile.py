@@ -16,7 +16,7 @@ from tollgate.registry import mlflow_repair
 from tollgate.serving import canary_rollout, rollout
 from tollgate.serving.client import VllmClient
 from tollgate.store.session import transaction
-from tollgate.workflow import rollouts
+from tollgate.workflow import rollouts, servers
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -28,6 +28,7 @@ class Reconciliation(BaseModel):
     Attributes:
         loaded: Adapters that replicas lacked, with the replica's address.
         unloaded: Adapters that nothing refers to.
+        servers: What became of servers of full weights.
         rollouts: What became of rollouts under way.
         mlflow: What was repaired in MLflow.
         problems: What stands in the way.
@@ -35,6 +36,7 @@ class Reconciliation(BaseModel):
 
     loaded: list[str] = Field(default_factory=list)
     unloaded: list[str] = Field(default_factory=list)
+    servers: list[str] = Field(default_factory=list)
     rollouts: list[str] = Field(default_factory=list)
     mlflow: list[str] = Field(default_factory=list)
     problems: list[str] = Field(default_factory=list)
@@ -42,7 +44,7 @@ class Reconciliation(BaseModel):
     @property
     def changed(self) -> bool:
         """Whether anything was done or stands in the way."""
-        return any((self.loaded, self.unloaded, self.rollouts, self.mlflow, self.problems))
+        return any((self.loaded, self.unloaded, self.servers, self.rollouts, self.mlflow, self.problems))
 
 
 def reconcile(
@@ -74,13 +76,14 @@ def reconcile_mlflow(mlflow: Callable[[], MlflowClient] | None = None) -> Reconc
 
 
 def reconcile_registry(by: str, mlflow: Callable[[], MlflowClient] | None = None) -> Reconciliation:
-    """The same without the replicas: rollouts under way, and MLflow."""
+    """The same without the replicas: servers of full weights, rollouts under way, and MLflow."""
     done = Reconciliation()
     _registry(done, by, mlflow, True)
     return done
 
 
 def _registry(done: Reconciliation, by: str, mlflow: Callable[[], MlflowClient] | None, with_mlflow: bool) -> None:
+    _as_far_as_possible(done, lambda: done.servers.extend(servers.keep_if_due()))
     _as_far_as_possible(done, lambda: _rollouts(done, by))
     if with_mlflow:
         _mlflow(done, mlflow)

@@ -17,6 +17,7 @@ from tollgate.serving.canary_rollout import RolloutState
 from tollgate.serving.client import VllmClient
 from tollgate.serving.probes import Probe
 from tollgate.store.session import transaction
+from tollgate.workflow import servers
 
 GREETING = "안녕하세요"
 """What is asked where nobody named a question: a working model says something."""
@@ -29,6 +30,8 @@ def begin(
     served_name: str, why: str, by: str, plan: Mapping[str, Any] | None = None, prompts: Sequence[Probe] = (GREETING,)
 ) -> RolloutState:
     """Give a version the first share of its route, or the whole where nothing else serves it.
+
+    Full weights get a server of their own first, which takes minutes.
 
     Args:
         served_name: The version, for example ``highway-router@v3``.
@@ -43,7 +46,7 @@ def begin(
         ServiceUnavailableError: vLLM or PostgreSQL did not answer; nothing was changed.
     """
     chosen = CanaryPlan.of_settings(**(plan or {}))
-    with VllmClient() as client, transaction() as session:
+    with servers.ready_for_release(served_name, by), VllmClient() as client, transaction() as session:
         model = lifecycle.find(session, served_name)
         begun = release.begin_rollout(session, model.id, by, why, chosen, prompts, client)
     _tell_mlflow(begun.route)
@@ -75,6 +78,7 @@ def roll_back(route: str, why: str, by: str, away_from: str | None = None) -> di
         BadInputError: There is nothing to go back to.
         ServiceUnavailableError: PostgreSQL did not answer, or no replica has the version; nothing was changed.
     """
+    servers.ensure_former(route, by, away_from)
     with VllmClient() as client, transaction() as session:
         left = None
         if away_from is not None:

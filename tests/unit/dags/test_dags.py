@@ -62,8 +62,9 @@ def test_finetune_reads_like_the_road(dags):
     assert "candidate.choose_server" in downstream(dag, "candidate.serve")
     assert "candidate.verdict" in downstream(dag, "candidate.evaluate")
     assert "register" in downstream(dag, "candidate.verdict")
-    assert {"release.choose", "approval", "refuse"} <= downstream(dag, "decide")
-    assert {"release.choose", "refuse"} == downstream(dag, "approval")
+    assert {"release.start_server", "approval", "refuse"} == downstream(dag, "decide")
+    assert {"release.start_server", "refuse"} == downstream(dag, "approval")
+    assert downstream(dag, "release.start_server") == {"release.choose"}
     assert {"release.promote", "release.open_experiment", "release.begin_rollout"} <= downstream(dag, "release.choose")
     assert "release.follow_rollout" in downstream(dag, "release.begin_rollout")
 
@@ -87,15 +88,14 @@ def test_the_candidate_is_loaded_by_a_setup_and_unloaded_by_its_teardown(dags):
     unload = dag.get_task("unload_unless_in_use")
     assert unload.is_teardown
     released = {"release.promote", "release.open_experiment", "release.begin_rollout"}
-    ends = {*released, "refuse", "keep_as_candidate"}
+    ends = {*released, "refuse"}
     assert unload.upstream_task_ids == ends | {"candidate.serve"}
 
 
-def test_full_weights_are_examined_alone_and_end_at_the_gate(dags):
+def test_full_weights_are_examined_alone(dags):
     dag = dags["finetune"]
     assert downstream(dag, "candidate.choose_server") == {"candidate.examine", "candidate.evaluate"}
     assert downstream(dag, "candidate.examine") == {"candidate.evaluate"}
-    assert downstream(dag, "keep_as_candidate") == {"unload_unless_in_use"}
     examine = dag.get_task("candidate.examine")
     assert (type(examine).__name__, examine.pool) == ("ContainerJobOperator", "gpu")
     assert (PROJECT / examine.script).is_file()
@@ -104,10 +104,10 @@ def test_full_weights_are_examined_alone_and_end_at_the_gate(dags):
 @pytest.mark.parametrize(
     ("method", "outcome", "server", "way"),
     [
-        ("lora", "pass", "candidate.evaluate", "release.choose"),
+        ("lora", "pass", "candidate.evaluate", "release.start_server"),
         ("qlora", "inconclusive", "candidate.evaluate", "approval"),
-        ("full", "pass", "candidate.examine", "keep_as_candidate"),
-        ("full", "inconclusive", "candidate.examine", "keep_as_candidate"),
+        ("full", "pass", "candidate.examine", "release.start_server"),
+        ("full", "inconclusive", "candidate.examine", "approval"),
         ("full", "fail", "candidate.examine", "refuse"),
     ],
 )

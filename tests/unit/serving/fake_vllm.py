@@ -22,10 +22,12 @@ class FakeVllm:
     and ``says`` answers every question with that.
     """
 
-    def __init__(self, max_rank: int = 32, base: str = "base", port: int = 0) -> None:
+    def __init__(self, max_rank: int = 32, base: str = "base", root: str = "/models/base", port: int = 0) -> None:
         self.port = port
         self.max_rank = max_rank
         self.base = base
+        self.root = root
+        self.under_way = 0
         self.loaded: dict[str, str] = {}
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
@@ -58,6 +60,7 @@ class FakeVllm:
         app = web.Application()
         app.router.add_get("/health", self._health)
         app.router.add_get("/v1/models", self._models)
+        app.router.add_get("/metrics", self._metrics)
         app.router.add_post("/v1/load_lora_adapter", self._load)
         app.router.add_post("/v1/unload_lora_adapter", self._unload)
         app.router.add_post("/v1/chat/completions", self._chat)
@@ -77,9 +80,23 @@ class FakeVllm:
         return web.Response(status=500 if self.refuse else 200)
 
     async def _models(self, _: web.Request) -> web.Response:
-        cards = [{"id": self.base, "root": "/models/base", "parent": None}]
+        cards = [{"id": self.base, "root": self.root, "parent": None}]
         cards += [{"id": name, "root": root, "parent": self.base} for name, root in self.loaded.items()]
         return web.json_response({"object": "list", "data": cards})
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        """As vLLM 0.32 words it; a request under way is one that was asked for and is not answered yet."""
+        labels = f'{{engine="0",model_name="{self.base}"}}'
+        answered = f'{{engine="0",finished_reason="stop",model_name="{self.base}"}}'
+        lines = [
+            "# HELP vllm:num_requests_running Number of requests in model execution batches.",
+            f"vllm:num_requests_running{labels} {float(self.under_way)}",
+            f"vllm:num_requests_waiting{labels} 0.0",
+            'vllm:num_requests_waiting_by_reason{engine="0",reason="capacity"} 7.0',
+            f"vllm:request_success_total{answered} {float(len(self.requests))}",
+            f"vllm:request_success_created{answered} 1.7e+09",
+        ]
+        return web.Response(text="\n".join(lines) + "\n")
 
     async def _load(self, request: web.Request) -> web.Response:
         body = await request.json()

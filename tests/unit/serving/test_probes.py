@@ -27,6 +27,7 @@ ASKED = ["ping", "pong"]
         (["예", "아니요", "둘"], ["예", "모름", "셋"], False),
         (["가"], ["\u1100\u1161"], True),  # the same syllable, taken apart
         (["예"], ["아니요"], False),
+        (["\x00예"], ["예"], True),  # PostgreSQL keeps no NUL
         (["경부선은 서울과 부산을"], ["경부선은 두 도시를 잇는"], True),  # a close choice in the middle
         (["경부선은 서울과 부산을"], ["경 !!!!!!!!!!!!!!!!!!!!!"], False),
     ],
@@ -41,7 +42,7 @@ def test_half_of_the_known_answers_must_be_given(known: list[str], answers: list
 
 
 def test_known_answers_survive_the_registry() -> None:
-    kept = [KnownAnswer("ping", "pong"), KnownAnswer(({"role": "user", "content": "질문"},), "답")]
+    kept = [KnownAnswer("ping", "po\x00ng"), KnownAnswer(({"role": "user", "content": "질문"},), "답")]
     again = probes.from_json(probes.to_json(kept))
     assert [probe.answer for probe in again] == ["pong", "답"]
     assert again[1].question == [{"role": "user", "content": "질문"}]

@@ -39,6 +39,11 @@ def test_every_backend_takes_the_defaults_of_every_method(backend: str, method: 
         ({"backend": "llamafactory", "packing": True}, "packing", "false with the backend llamafactory"),
         ({"backend": "axolotl", "processes": 2}, "processes", "1 with the backend axolotl"),
         (
+            {"backend": "llamafactory", "processes": 2, "distribution": "fsdp"},
+            "distribution",
+            "none or ddp with the backend llamafactory",
+        ),
+        (
             {"backend": "llamafactory", "target_modules": "(q|k)_proj"},
             "target_modules",
             "all-linear, or a list of layer names",
@@ -52,6 +57,12 @@ def test_what_a_backend_does_not_honour_is_refused_by_name(changes: dict[str, An
     [problem] = refused.value.problems
     assert problem.where == field
     assert allows in problem.expected
+
+
+@pytest.mark.parametrize("distribution", ["none", "ddp"])
+def test_llamafactory_trains_in_several_processes_with_copies_of_the_weights(distribution: str) -> None:
+    shared = {"backend": "llamafactory", "processes": 2, "distribution": distribution}
+    assert parse_spec({**VALUES, **shared}).rows_per_step == 2 * parse_spec(VALUES).rows_per_step
 
 
 def test_all_of_it_is_refused_at_once_beside_fields_that_are_wrong_by_themselves() -> None:

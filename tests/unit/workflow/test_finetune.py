@@ -212,10 +212,6 @@ def test_full_weights_are_not_loaded_but_examined_and_their_answers_count(
     finetune.serve_candidate(job, "kim", rules=finetune.rules_of({"verdict": {"perplexity_ratio": 1.1}}))
     kept = read_examination(Path(version["examination"])).perplexity
     assert kept == EvaluationFolder(Path(job["folder"])).perplexity("router@v2"), "where the evaluation looks for it"
-
-    told = finetune.keep(job, version, verdict("pass"))
-    assert told.startswith("router@v2 stays a candidate; no route was moved. Verdict pass: ")
-    assert f"TOLLGATE_BASE_MODEL={job['folder']}/model" in told
     assert route() == {1: 1.0}
 
 

@@ -18,6 +18,7 @@ from tests.unit.serving.fake_vllm import FakeVllm
 
 from gateway.app import Gateway
 from gateway.configuration import GatewayOptions
+from gateway.server import ServerProtocol
 from tollgate.serving import rollout
 from tollgate.settings import Settings
 from tollgate.store.session import transaction
@@ -33,7 +34,14 @@ class RunningGateway:
         chosen = {"refresh_seconds": 0.05, "log_pause": 0.05, "requests_per_minute": 0} | options
         environment = Settings(database_url=database_url, vllm_urls=addresses, home=home)
         app = Gateway(GatewayOptions(**chosen), environment)
-        config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error", timeout_graceful_shutdown=5)  # type: ignore[arg-type]
+        config = uvicorn.Config(
+            app,  # type: ignore[arg-type]
+            host="127.0.0.1",
+            port=0,
+            http=ServerProtocol,
+            log_level="error",
+            timeout_graceful_shutdown=5,
+        )
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
         self._thread.start()

@@ -19,6 +19,10 @@ from tests.unit.containers.gateway.conftest import ROUTE, RunningGateway, logged
 from tests.unit.containers.gateway.test_request_log import away
 from tests.unit.serving.fake_vllm import FakeVllm
 
+from gateway.request_log import new_request_id
+from tollgate.store.session import transaction
+from tollgate.store.tables import RequestLog
+
 PROJECT = Path(__file__).parents[4]
 QUESTION = {"model": ROUTE, "messages": [{"role": "user", "content": "안녕"}]}
 
@@ -95,6 +99,37 @@ def test_a_killed_gateway_s_entries_are_written_by_another_one(
     assert {row.request_id for row in logged(50)} == names
     wait_for(lambda: [row.request_id for row in logged(50) if row.user_rating == 2] == [rated])
     assert other.http.get("/healthz").status_code == 200
+
+
+def test_an_accepted_rating_outlives_the_gateway_that_waits_for_its_row(
+    run: Run, start: Callable[..., RunningGateway], tmp_path: Path
+) -> None:
+    gateway = run(TOLLGATE_GATEWAY_LOG_PAUSE="0.05")
+    young = new_request_id()  # its row is still in another gateway's spool
+    for rating in (5, 2):
+        answer = gateway.http.post("/v1/feedback", json={"request_id": young, "rating": rating})
+        assert answer.status_code == 202
+    # It has left the queue, and waits for its row.
+    wait_for(lambda: [path for path in (tmp_path / "home").glob("gateway-spool/*/aside") if b":2" in path.read_bytes()])
+    gateway.end(signal.SIGKILL)
+    start()
+    wait_for(lambda: len(list((tmp_path / "home" / "gateway-spool").iterdir())) == 1)
+    with transaction() as session:
+        session.add(RequestLog(request_id=young, route=ROUTE, status_code=200, response_time_ms=1.0))
+    wait_for(lambda: logged(1)[0].user_rating == 2)
+
+
+def test_a_rating_for_which_there_is_no_room_is_not_accepted(
+    start: Callable[..., RunningGateway], postgres_server: URL, postgres_url: str
+) -> None:
+    gateway = start(spool_bytes=1024)
+    with away(postgres_server, postgres_url):
+        request_ids = [gateway.ask().headers["x-tollgate-request-id"] for _ in range(10)]
+        answers = [
+            gateway.http.post("/v1/feedback", json={"request_id": one, "text": "x" * 500}) for one in request_ids
+        ]
+    assert answers[-1].status_code == 503
+    assert answers[-1].json()["error"]["code"] == "log_full"
 
 
 def test_sigterm_makes_it_unready_and_waits_for_answers(run: Run, backend: FakeVllm, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -34,23 +35,52 @@ print(json.dumps({"changed": (adapted - before).abs().max().item(), "differs": (
 """
 
 
-def run_merge(ml_python: Path, *arguments: Path) -> subprocess.CompletedProcess[str]:
+def run_merge(ml_python: Path, *arguments: Path | str) -> subprocess.CompletedProcess[str]:
     script = PROJECT / "containers" / "trainer" / "merge.py"
     environment = {**os.environ, "PYTHONPATH": str(PROJECT / "include"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     command = [str(argument) for argument in (ml_python, script, *arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
 
 
-@pytest.mark.parametrize("method", ["lora", "qlora"])
+def rounded(ml_python: Path, base_model: Path, folder: Path, kind: str) -> Path:
+    """The base with its weights stored in another arithmetic."""
+    shutil.copytree(base_model, folder)
+    command = "import sys; from transformers import AutoModelForCausalLM as M; "
+    command += "M.from_pretrained(sys.argv[1], dtype=sys.argv[2]).save_pretrained(sys.argv[1])"
+    subprocess.run([ml_python, "-c", command, folder, kind], check=True, capture_output=True)
+    assert json.loads((folder / "config.json").read_text())["dtype"] == kind
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("method", "stored", "precision", "merged_type", "tolerance"),
+    [
+        ("lora", "float32", "stored", "float32", 1e-4),
+        ("qlora", "float32", "stored", "float32", 1e-4),
+        ("lora", "bfloat16", "stored", "bfloat16", 0.03),
+        ("qlora", "float32", "bf16", "bfloat16", 0.03),
+    ],
+)
 def test_merged_weights_answer_like_base_and_adapter(
-    tmp_path: Path, trainings: ForkServer, ml_python: Path, base_model: Path, dataset: Path, method: str
+    tmp_path: Path,
+    trainings: ForkServer,
+    ml_python: Path,
+    base_model: Path,
+    dataset: Path,
+    method: str,
+    stored: str,
+    precision: str,
+    merged_type: str,
+    tolerance: float,
 ) -> None:
+    if stored != "float32":
+        base_model = rounded(ml_python, base_model, tmp_path / "base", stored)
     folder = write_spec(tmp_path / "job", base_model, dataset, method=method, learning_rate=1e-2)
     assert trainings.run(folder) == 0, said(folder)
     merged = tmp_path / "models" / "merged"
     merged.mkdir(parents=True)
     (merged / "old").touch()
-    done = run_merge(ml_python, folder, merged)
+    done = run_merge(ml_python, folder, merged, "--precision", precision)
     assert done.returncode == 0, done.stderr
     assert [path.name for path in merged.parent.iterdir()] == ["merged"]
     assert not (merged / "old").exists()
@@ -58,9 +88,9 @@ def test_merged_weights_answer_like_base_and_adapter(
     command = [str(ml_python), "-c", COMPARE, str(base_model), str(folder / "adapter"), str(merged)]
     figures = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
     assert figures["changed"] > 0.05, "the adapter must say something, or the comparison says nothing"
-    assert figures["differs"] < 1e-4
+    assert figures["differs"] < tolerance
     assert figures["linear"] == "Linear"
-    assert figures["type"] == "torch." + json.loads((base_model / "config.json").read_text())["dtype"]
+    assert figures["type"] == f"torch.{merged_type}"
     assert figures["chat"] == "<|im_start|>user\n?<|im_end|>\n<|im_start|>assistant\n"
     assert (merged / "tokenizer.json").read_bytes() == (base_model / "tokenizer.json").read_bytes()
 

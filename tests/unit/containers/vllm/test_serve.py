@@ -45,6 +45,17 @@ def test_environment_is_offline_always_and_tuned_unless_the_caller_did() -> None
     assert "OMP_NUM_THREADS" not in server_environment({}, cpu=False)
 
 
+def test_without_a_compiler_nothing_is_compiled_on_a_cpu(tmp_path: Path) -> None:
+    empty, compiler = tmp_path / "empty", tmp_path / "bin" / "g++"
+    compiler.parent.mkdir()
+    compiler.write_text("")
+    compiler.chmod(0o755)
+    assert server_environment({"PATH": str(empty)}, cpu=True)["TORCHDYNAMO_DISABLE"] == "1"
+    assert "TORCHDYNAMO_DISABLE" not in server_environment({"PATH": str(compiler.parent)}, cpu=True)
+    assert "TORCHDYNAMO_DISABLE" not in server_environment({"PATH": str(empty), "CXX": str(compiler)}, cpu=True)
+    assert "TORCHDYNAMO_DISABLE" not in server_environment({"PATH": str(empty)}, cpu=False)
+
+
 def test_a_folder_that_is_no_model_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
     script = PROJECT / "containers" / "vllm" / "serve.py"
     environment = os.environ | {"TOLLGATE_BASE_MODEL": str(tmp_path), "PYTHONPATH": str(PROJECT / "include")}

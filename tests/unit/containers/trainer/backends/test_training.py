@@ -20,6 +20,7 @@ from tests.unit.containers.trainer.trainings import (
     ForkServer,
     error,
     figures,
+    launch,
     repeated_differently,
     result,
     said,
@@ -28,6 +29,7 @@ from tests.unit.containers.trainer.trainings import (
 
 from tollgate.serving.adapter import check_adapter
 from tollgate.settings import PROJECT, settings
+from tollgate.training.backends import LIMITS, BackendName
 from tollgate.training.progress import read_progress
 
 IMPORTS = {
@@ -51,6 +53,7 @@ WRONG: dict[str, tuple[dict[str, object], str]] = {
     # Its parser looks at names and at what contradicts each other, not at types; those are the specification's.
     "llamafactory": ({"finetuning_type": "full", "quantization_bit": 4}, "only compatible with the LoRA"),
 }
+PATIENCE_SECONDS = 900.0
 FIGURES = ("loss", "eval_loss", "grad_norm", "learning_rate", "train_loss")
 
 
@@ -131,6 +134,25 @@ def test_killed_and_stopped_in_between_it_goes_on_to_the_last_digit(
     assert server.run(cut) == 0, said(cut)
     assert figures(cut, *FIGURES) == figures(whole, *FIGURES)
     assert repeated_differently(cut, "loss") == []
+
+
+def test_two_processes_train_like_one_with_the_same_global_batch(
+    tmp_path: Path, server: ForkServer, backend: BackendName, base_model: Path, dataset: Path
+) -> None:
+    """Over gloo, in every digit: gradients of the same rows are added up, of two processes or of two passes."""
+    if "processes" in LIMITS[backend]:
+        pytest.skip(f"{backend} trains in one process only (docs/backends.md says why)")
+    alone = write_spec(tmp_path / "alone", base_model, dataset, backend=backend, gradient_accumulation=2)
+    assert server.run(alone) == 0, said(alone)
+    shared = write_spec(tmp_path / "shared", base_model, dataset, backend=backend, processes=2, distribution="ddp")
+    output, _ = launch(settings().python_of(backend), shared).communicate(timeout=PATIENCE_SECONDS)
+    assert "4 rows x 1 accumulated x 2 processes = 8 rows" in output
+    assert result(shared)["steps"] == result(alone)["steps"] == 6, output
+    names = ("loss", "grad_norm", "learning_rate")
+    assert figures(shared, *names) == figures(alone, *names)
+    # Means of two halves of the validation part are added up in another order.
+    assert figures(shared, "eval_loss") == pytest.approx(figures(alone, "eval_loss"), rel=1e-6, abs=0.0)
+    assert check_adapter(shared / "adapter", base_model, max_rank=4).rank == 4
 
 
 def test_early_stopping_goes_back_to_the_best(
