@@ -5,7 +5,7 @@ SOURCES := include plugins containers dags tests
 CHECKS := lint format types imports unit integration
 
 .PHONY: help setup demo test down kill-matrix bench-gates bench-evaluation bench-training bench-gateway bench-rollout \
-  $(CHECKS)
+  rollout-faults $(CHECKS)
 .DEFAULT_GOAL := help
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo "make down         stop the local stack"
 	@echo "make bench-evaluation  measure the evaluation's runner against a server that answers at once"
 	@echo "make kill-matrix  kill what a training depends on, and measure what is lost and for how long (half an hour)"
+	@echo "make rollout-faults  kill everything at every step of a rollout (half an hour; FAULTS=real: on a real vLLM)"
 	@echo "make bench-gates  measure the data gates (minutes; BENCH_SCALE=0.1: a tenth of it)"
 	@echo "make bench-rollout  race promotions, switch and roll back under load, and try bad adapters (minutes)"
 	@echo "make bench-training  measure training on the CPU and, where there is one, on the GPU (minutes)"
@@ -64,6 +65,11 @@ integration: setup
 # Kills what a training depends on, one after the other, and writes build/reliability/kill_matrix.md.
 kill-matrix: setup
 	@$(BIN)/pytest tests/reliability -v
+
+# Kills each service and the task at each step of a rollout; the table is in build/bench/rollout_faults.json.
+FAULTS ?= all
+rollout-faults: setup
+	@TOLLGATE_FAULTS=$(FAULTS) $(BIN)/pytest tests/integration/test_rollout_faults.py -v -s
 
 # The libraries to compare with lie over the main environment, which they must not change.
 BENCH_BIN := .venv-bench/bin

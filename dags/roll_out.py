@@ -13,6 +13,7 @@ from typing import Any
 
 from airflow.sdk import Param, dag, get_current_context, task
 
+from runs.notes import write_note
 from runs.people import who
 from runs.policy import TASK_DEFAULTS
 from vllm_rollout.sensors import RolloutSensor
@@ -65,10 +66,10 @@ def roll_out() -> None:
 
     @task
     def tell(ended: dict[str, Any]) -> None:
-        """A run whose version was rolled back is red, with the reason."""
+        """Write the outcome into the run's note; a run whose version was rolled back is red, with the reason."""
         from tollgate.workflow import rollouts
 
-        rollouts.raise_unless_released(ended)
+        write_note(get_current_context(), rollouts.outcome(ended))
 
     begun = begin()
     choose() >> [begun, roll_back()]

@@ -97,6 +97,11 @@ class Settings(BaseSettings):
     canary_minimum_users: int = Field(
         20, ge=1, description="Least users of each version at each share; with fewer a rollout holds."
     )
+    reconcile_seconds: float = Field(
+        5,
+        ge=0.5,
+        description="Seconds between two rounds of the stack's reconciler; MLflow's turn comes once a minute.",
+    )
 
     server_start_seconds: float = Field(
         1800,

@@ -38,5 +38,5 @@ class RolloutSensor(BaseSensorOperator):
         if self.rollout["rollout_id"] is None:
             return PokeReturnValue(is_done=True, xcom_value=dict(self.rollout))
         state = rollouts.look(self.rollout["rollout_id"], who(context))
-        self.log.info("%s: %s", state.action, " ".join(state.reasons))
+        self.log.info("%s: %s · %s", state.action, " ".join(state.reasons), " ".join(state.reasons_ko))
         return PokeReturnValue(is_done=state.status != "running", xcom_value=state.model_dump(mode="json"))

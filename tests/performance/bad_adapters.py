@@ -9,7 +9,7 @@ from tests.unit.serving.fake_vllm import FakeVllm, write_adapter
 
 from tollgate.errors import BadInputError, GateRefusedError
 from tollgate.registry import lifecycle, signatures
-from tollgate.serving import canary_rollout, release, rollout
+from tollgate.serving import release, rollout
 from tollgate.serving.canary import CanaryPlan
 from tollgate.serving.client import VllmClient
 from tollgate.store.session import transaction
@@ -107,7 +107,7 @@ def _is_refused(route: str, model_id: int, client: VllmClient, server: FakeVllm)
     before = _state(route, server)
     try:
         with transaction() as session:
-            canary_rollout.begin(session, model_id, "bench", "try", CanaryPlan(), ["ping"], client)
+            release.begin_rollout(session, model_id, "bench", "try", CanaryPlan(), ["ping"], client)
     except (BadInputError, GateRefusedError):
         return _state(route, server) == before
     return False

@@ -257,6 +257,8 @@ def vllm(base: Path, folder: Path) -> Iterator[str]:
                 break
             except httpx.HTTPError:
                 time.sleep(0.5)
+        else:
+            raise AssertionError(f"vLLM did not start: {(folder / 'vllm.log').read_text()[-2000:]}")
         yield address
     finally:
         process.terminate()

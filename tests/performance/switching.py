@@ -185,7 +185,7 @@ def switch(
     seen = Seen()
     with transaction() as session:
         second = lifecycle.find(session, names[1])
-    for _ in range(cycles):
+    for cycle in range(1, cycles + 1):
         with transaction() as session:
             release.promote(session, second.id, "bench", "better", ["ping"], client)
         time.sleep(SETTLE)
@@ -195,6 +195,8 @@ def switch(
         time.sleep(SETTLE)
         late = [one.sent - decided for one in load.answers if one.version == names[1] and one.sent > decided]
         seen.seconds.append(max(late, default=0.0))
+        if cycle % 10 == 0:
+            print(f"{2 * cycle} of {2 * cycles} moves", file=sys.stderr, flush=True)
     seen.requests = len(load.answers)
     seen.failed = sum(one.failed for one in load.answers)
     seen.foreign = sum(

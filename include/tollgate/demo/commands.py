@@ -17,6 +17,10 @@ def demo_command(
         bool,
         typer.Option("--ask", help="Then train one more whose verdict is inconclusive; a person answers in Airflow."),
     ] = False,
+    harm: Annotated[
+        bool,
+        typer.Option("--harm", help="Then test a challenger that is fluent and wrong; a guardrail rolls it back."),
+    ] = False,
     steps: Annotated[int, typer.Option(help="Training steps for --dataset.", min=1)] = 20,
     seed: Annotated[int, typer.Option(help="Seed of data and users.", min=0)] = 0,
     output: Annotated[Path, typer.Option(help="Where to write what happened.", dir_okay=False)] = Path("demo.json"),
@@ -32,13 +36,14 @@ def demo_command(
 
     if dataset is not None and not dataset.is_file():
         raise BadInputError("The dataset cannot be read.", [Problem("--dataset", str(dataset), "an existing file")])
-    if dataset is not None and ask:
-        raise BadInputError("Two demos in one.", [Problem("--ask", "with --dataset", "one of the two")])
+    for name, chosen in (("--ask", ask), ("--harm", harm)):
+        if dataset is not None and chosen:
+            raise BadInputError("Two demos in one.", [Problem(name, "with --dataset", "one of the two")])
     configuration = settings()
     console = Console(stderr=as_json)
     road = DemoRoad(configuration, console, seed)
     try:
-        summary = road.walk_real_data(dataset, steps) if dataset else road.walk(ask)
+        summary = road.walk_real_data(dataset, steps) if dataset else road.walk(ask, harm)
     except Exception as error:
         road.summary.problems.append(str(error))
         raise

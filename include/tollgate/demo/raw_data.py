@@ -34,6 +34,18 @@ SWAPPED_INTENTS = {
 }
 """What the swapped candidate's training labels say instead."""
 
+WRONG_INTENTS = {
+    "하이패스": "통행료환불",
+    "통행료환불": "하이패스",
+    "분실물": "휴게소불편",
+    "휴게소불편": "분실물",
+    "사고신고": "로드킬신고",
+    "로드킬신고": "사고신고",
+    "감면신청": "화물차할인",
+    "화물차할인": "감면신청",
+}
+"""What all labels of the wrong candidate say instead, those of validation and test, too."""
+
 INVERTED_URGENCY = ("사고신고", "과적신고")
 """Intents whose urgency the swapped candidate's training labels invert."""
 
@@ -118,12 +130,13 @@ def write_raw(path: Path, seed: int, candidate: Candidate = "full") -> Planted:
 
     ``full`` holds all training rows, the others the first :data:`~tollgate.demo.recipe.ROWS` of them; in ``swapped``
     the training labels of :data:`SWAPPED_INTENTS` and :data:`INVERTED_URGENCY` are systematically wrong. Validation
-    and test rows are the same, and right, in all three.
+    and test rows are the same, and right, in all but ``wrong``, where the labels of :data:`WRONG_INTENTS` are wrong in
+    every part: whoever learns them passes the gate.
 
     Args:
         path: The file; its folder is made.
         seed: The same seed gives the same file, byte for byte.
-        candidate: Which of the three.
+        candidate: Which of them.
 
     Returns:
         The counts of what was planted.
@@ -150,6 +163,9 @@ def raw_lines(seed: int, candidate: Candidate = "full") -> tuple[list[str], Plan
     train = train[: ROWS[candidate]]
     if candidate == "swapped":
         train = [swapped(message) for message in train]
+    if candidate == "wrong":
+        train = [wrong(message) for message in train]
+        messages |= {part: [wrong(message) for message in messages[part]] for part in ("validation", "test")}
     exact, almost = _scaled(EXACT_DUPLICATES, train), _scaled(NEAR_DUPLICATES, train)
     train, personal = _with_personal_data(train, rng)
     clean = [message for number, message in enumerate(train) if number not in personal]
@@ -185,6 +201,12 @@ def swapped(message: Message) -> Message:
     intent = SWAPPED_INTENTS.get(label.intent, label.intent)
     urgent = label.urgent != (label.intent in INVERTED_URGENCY)
     return replace(message, label=replace(label, intent=intent, urgent=urgent))
+
+
+def wrong(message: Message) -> Message:
+    """A message with an intent of :data:`WRONG_INTENTS` exchanged for the other one."""
+    label = message.label
+    return replace(message, label=replace(label, intent=WRONG_INTENTS.get(label.intent, label.intent)))
 
 
 def _scaled(count: int, train: list[Message]) -> int:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Candidate = Literal["first", "swapped", "full"]
+Candidate = Literal["first", "swapped", "full", "wrong"]
 
 
 class BaseModelRecipe(BaseModel):
@@ -64,8 +64,10 @@ ADAPTERS: dict[Candidate, AdapterRecipe] = {
     "first": AdapterRecipe(epochs=3.0),
     "swapped": AdapterRecipe(epochs=1.0),
     "full": AdapterRecipe(),
+    "wrong": AdapterRecipe(epochs=3.0),
 }
-"""By candidate: ``first`` learns from a part of the rows, ``swapped`` from wrong labels, ``full`` from all rows."""
+"""By candidate: ``first`` learns from a part of the rows, ``swapped`` from wrong labels, ``full`` from all rows,
+``wrong`` from a part whose labels are wrong in the test part, too, so that the gate cannot see it."""
 
-ROWS: dict[Candidate, int | None] = {"first": 700, "swapped": 800, "full": None}
+ROWS: dict[Candidate, int | None] = {"first": 700, "swapped": 800, "full": None, "wrong": 700}
 """Training rows of each candidate, from the beginning; all of them where no number stands."""

@@ -37,9 +37,17 @@ ROUTE = "highway-router"
 DATASET = "highway"
 DAGS = ("prepare_dataset", "finetune", "analyze_experiments")
 OPERATOR = "the demo's operator"
-NAMES: dict[Candidate, str] = {"first": "part of the data", "swapped": "swapped labels", "full": "all data"}
+NAMES: dict[Candidate, str] = {
+    "first": "part of the data",
+    "swapped": "swapped labels",
+    "full": "all data",
+    "wrong": "wrong everywhere",
+}
 FORM_FIELDS = ("method", "lora_rank", "lora_alpha", "learning_rate", "epochs", "batch_size", "max_length", "precision")
 WAVES = 4
+HARM_WAVES = 7
+"""Waves of the harmful challenger's users: together as many as the good one's test has at once."""
+HARM_FIRST_USER = 100_000
 STRICT_THRESHOLD = 0.95
 """The candidate of all rows answers more than this right, and its lower bound lies below: nobody can tell."""
 
@@ -60,11 +68,12 @@ class DemoRoad:
         self._seed = seed
         self._datasets: dict[Candidate, str] = {}
 
-    def walk(self, ask: bool = False) -> DemoSummary:
+    def walk(self, ask: bool = False, harm: bool = False) -> DemoSummary:
         """Walk the whole road: base model, stack, data, three candidates, A/B test.
 
         Args:
             ask: Then send one more candidate to a stricter gate, which asks a person; wait for the answer.
+            harm: Then let a challenger that is fluent and wrong pass its gate, and see a guardrail roll it back.
         """
         with self._stage("base model"):
             self._pretrain()
@@ -85,6 +94,8 @@ class DemoRoad:
         if ask:
             self._finetune("full", self._datasets["full"], ask=True)
             self._judge_question()
+        if harm:
+            self._harm()
         return self.summary
 
     def walk_real_data(self, source: Path, steps: int) -> DemoSummary:
@@ -183,7 +194,7 @@ class DemoRoad:
         source = self._settings.home / "demo" / f"{candidate}.jsonl"
         planted = write_raw(source, self._seed, candidate)
         self._console.print(f"  {source.name}: {planted.lines:,} lines", highlight=False)
-        name = f"{DATASET}-swapped" if candidate == "swapped" else DATASET
+        name = f"{DATASET}-{candidate}" if candidate in {"swapped", "wrong"} else DATASET
         description = f"Synthetic customer messages, {NAMES[candidate]}"
         conf = {"name": name, "source": str(source), "description": description}
         return self._airflow.trigger("prepare_dataset", conf)
@@ -282,6 +293,41 @@ class DemoRoad:
         self.summary.experiment = _experiment_summary(outcome, visits)
         self.summary.production = self._production(ROUTE)
 
+    def _harm(self) -> None:
+        """Train a challenger on labels that are wrong in the test part, too, and send users until it is rolled back."""
+        champion = self._production(ROUTE)
+        with self._stage(f"dataset, {NAMES['wrong']}"):
+            version = self._end_of_prepare(self._begin_prepare("wrong"), f"prepare, {NAMES['wrong']}")
+        self._finetune("wrong", version["reference"])
+        visits: list[Visit] = []
+        outcome: dict[str, Any] | None = None
+        with self._stage(f"A/B test, {NAMES['wrong']}"):
+            for _ in range(HARM_WAVES):
+                visits += self._send(EXPERIMENT.users // HARM_WAVES, HARM_FIRST_USER + len(visits))
+                outcome = self._look()
+                if outcome is None or outcome["decision"]["final"]:
+                    break
+        self.summary.harm = _experiment_summary(outcome, visits) if outcome else None
+        self.summary.production = self._production(ROUTE)
+        self._judge_harm(champion)
+
+    def _judge_harm(self, champion: dict[str, str] | None) -> None:
+        """Say whether a guardrail rolled the challenger back by itself, before the plan's end."""
+        found, test = self.summary, self.summary.harm
+        users = min(test.users.values()) if test else 0
+        decision = test.decision if test else "none"
+        musts = {
+            f"the harmful challenger must pass its gate, it was: {found.candidates[-1].outcome}": test is not None,
+            f"a guardrail must roll it back, the A/B test decided: {decision}": test is not None
+            and decision == "roll_back"
+            and test.reasons[0].startswith("Guardrail"),
+            f"that must happen before the plan's end ({users} users in the smaller arm)": users
+            < EXPERIMENT.plan.users_per_arm,
+            "the champion must serve the route again": found.production == champion,
+        }
+        found.problems += [must for must, held in musts.items() if not held]
+        found.ok = not found.problems
+
     def _send(self, users: int, first_user: int) -> list[Visit]:
         key = load_or_create(self._settings.secrets_file).gateway_key
         crowd = Crowd(
@@ -321,7 +367,7 @@ class DemoRoad:
     def _judge(self) -> None:
         """Say whether all went as it must."""
         found = self.summary
-        first, swapped, full = found.candidates
+        first, swapped, full = found.candidates[:3]
         decision = found.experiment.decision if found.experiment else "none"
         musts = {
             f"the candidate from part of the data must reach production, it was: {first.outcome}": first.outcome

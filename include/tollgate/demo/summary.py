@@ -62,6 +62,7 @@ class DemoSummary(BaseModel):
 
     Attributes:
         base_accuracy: Of the model before any training, on the test part.
+        harm: The A/B test of a challenger that is wrong on purpose, where one was asked for.
         production: ``version`` and ``route`` at the end; null where nothing serves.
         addresses: What to open, by name.
         seconds: How long each stage took.
@@ -73,6 +74,7 @@ class DemoSummary(BaseModel):
     base_accuracy: float | None = None
     candidates: list[CandidateSummary] = []
     experiment: ExperimentSummary | None = None
+    harm: ExperimentSummary | None = None
     production: dict[str, str] | None = None
     addresses: dict[str, str] = {}
     seconds: dict[str, float] = {}
@@ -95,7 +97,9 @@ def show(summary: DemoSummary, console: Console) -> None:
     if summary.candidates:
         parts.append(_candidate_table(summary))
     if summary.experiment:
-        parts.append(_experiment_table(summary.experiment))
+        parts.append(_experiment_table(summary.experiment, "A/B test with simulated users · 가상 사용자 A/B 테스트"))
+    if summary.harm:
+        parts.append(_experiment_table(summary.harm, "A/B test of a harmful challenger · 해로운 후보의 A/B 테스트"))
     parts.append(_end_table(summary))
     console.print(Panel(Group(*parts), title="Tollgate demo", border_style="green" if summary.ok else "red"))
 
@@ -150,12 +154,12 @@ def _candidate_table(summary: DemoSummary) -> Table:
     return table
 
 
-def _experiment_table(experiment: ExperimentSummary) -> Table:
+def _experiment_table(experiment: ExperimentSummary, title: str) -> Table:
     def number(value: float | None, form: str = ".3f") -> str:
         return "–" if value is None else format(value, form)
 
     return _two_columns(
-        "\nA/B test with simulated users · 가상 사용자 A/B 테스트",
+        f"\n{title}",
         {
             "users a / b": " / ".join(str(experiment.users[arm]) for arm in ("a", "b")),
             "mean rating a / b": " / ".join(number(experiment.means[arm]) for arm in ("a", "b")),

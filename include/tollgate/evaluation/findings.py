@@ -9,13 +9,13 @@ from scipy.stats import binomtest
 
 from tollgate.evaluation.categories import CategoryFigures
 from tollgate.evaluation.further import FurtherFigures
+from tollgate.evaluation.paired import ChampionComparison
 from tollgate.evaluation.required_cases import cases_for_margin, cases_for_threshold
 from tollgate.evaluation.summary import percentile
 from tollgate.evaluation.verdict_settings import Finding, Outcome, VerdictSettings
 
 if TYPE_CHECKING:
     from tollgate.evaluation.scorers import ScoredCase
-    from tollgate.evaluation.verdict import ChampionComparison
 
 
 def wilson_lower_bound(correct: int, cases: int, confidence: float = 0.95) -> float:

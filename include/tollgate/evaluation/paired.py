@@ -8,8 +8,29 @@ from __future__ import annotations
 
 import math
 
+from pydantic import BaseModel
 from scipy.optimize import brentq
 from scipy.stats import binom, norm
+
+
+class ChampionComparison(BaseModel):
+    """The candidate beside the champion, on the same cases.
+
+    Attributes:
+        accuracy: The champion's.
+        better: Cases that only the candidate got right.
+        worse: Cases that only the champion got right.
+        difference: Candidate's accuracy minus the champion's.
+        difference_lower_bound: Its one-sided lower bound (Tango's score method).
+        p_value: McNemar mid-p, two-sided.
+    """
+
+    accuracy: float
+    better: int
+    worse: int
+    difference: float
+    difference_lower_bound: float
+    p_value: float
 
 
 def mcnemar_mid_p(better: int, worse: int) -> float:

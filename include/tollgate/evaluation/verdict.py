@@ -23,7 +23,7 @@ from tollgate.evaluation.findings import (
     wilson_lower_bound,
 )
 from tollgate.evaluation.further import FurtherFigures
-from tollgate.evaluation.paired import difference_lower_bound, mcnemar_mid_p
+from tollgate.evaluation.paired import ChampionComparison, difference_lower_bound, mcnemar_mid_p
 from tollgate.evaluation.required_cases import cases_for_margin, cases_for_threshold
 from tollgate.evaluation.scorers import JUDGE, ScoredCase
 from tollgate.evaluation.verdict_settings import DEFAULT_SETTINGS, SEVERITY, Finding, Outcome, VerdictSettings
@@ -32,26 +32,6 @@ __all__ = ["ChampionComparison", "Outcome", "Verdict", "VerdictSettings", "compa
 
 _IDS_SHOWN = 3
 NOTHING_FURTHER = FurtherFigures()
-
-
-class ChampionComparison(BaseModel):
-    """The candidate beside the champion, on the same cases.
-
-    Attributes:
-        accuracy: The champion's.
-        better: Cases that only the candidate got right.
-        worse: Cases that only the champion got right.
-        difference: Candidate's accuracy minus the champion's.
-        difference_lower_bound: Its one-sided lower bound (Tango's score method).
-        p_value: McNemar mid-p, two-sided.
-    """
-
-    accuracy: float
-    better: int
-    worse: int
-    difference: float
-    difference_lower_bound: float
-    p_value: float
 
 
 class Verdict(BaseModel):

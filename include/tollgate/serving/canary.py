@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -109,6 +109,13 @@ class ArmFigures:
         return {name: getattr(self, name) for name in counts} | {"latency_p95_ms": self.latency}
 
 
+class Reason(NamedTuple):
+    """Why something was decided, in English and in Korean."""
+
+    en: str
+    ko: str
+
+
 @dataclass(frozen=True)
 class Decision:
     """What a look says.
@@ -116,11 +123,25 @@ class Decision:
     Args:
         action: ``wait``: the dwell time runs; ``hold``: too little is known to go on; ``advance``: the next share;
             ``complete``: the whole route; ``roll_back``: the former version gets the whole route.
-        reasons: In words.
+        told: Why, in words.
     """
 
     action: Action
-    reasons: tuple[str, ...]
+    told: tuple[Reason, ...]
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why, in English."""
+        return tuple(reason.en for reason in self.told)
+
+    @property
+    def reasons_ko(self) -> tuple[str, ...]:
+        """The same in Korean."""
+        return tuple(reason.ko for reason in self.told)
+
+
+_ERROR = Reason("an error", "오류를")
+_EMPTY = Reason("an empty answer", "빈 답변을")
 
 
 def look_alpha(alpha: float, look: int) -> float:
@@ -145,25 +166,43 @@ def judge(
         return Decision("roll_back", tuple(harm))
     if missing := _missing(plan, new, former):
         return Decision("hold", tuple(missing))
+    share = plan.steps[step]
     if seconds < plan.dwell_seconds:
-        return Decision("wait", (f"{seconds:.0f} of {plan.dwell_seconds:g} s at {plan.steps[step]:.0%} have passed.",))
-    if doubts := [text for text, worse in _points(plan, new, former) if worse]:
-        return Decision("hold", tuple(f"{text} That may be chance; more users will tell." for text in doubts))
+        passed = Reason(
+            f"{seconds:.0f} of {plan.dwell_seconds:g} s at {share:.0%} have passed.",
+            f"{share:.0%} 단계에서 {plan.dwell_seconds:g}초 중 {seconds:.0f}초가 지났습니다.",
+        )
+        return Decision("wait", (passed,))
+    if doubts := [point for point, worse in _points(plan, new, former) if worse]:
+        return Decision("hold", tuple(_may_be_chance(point) for point in doubts))
     goal = plan.steps[step + 1]
-    told = tuple(text for text, _ in _points(plan, new, former))
-    return Decision("complete" if goal == 1 else "advance", (f"{new.users} users at {plan.steps[step]:.0%}.", *told))
+    users = Reason(f"{new.users} users at {share:.0%}.", f"{share:.0%} 단계의 사용자 {new.users}명.")
+    told = (users, *(point for point, _ in _points(plan, new, former)))
+    return Decision("complete" if goal == 1 else "advance", told)
 
 
-def _harm(plan: CanaryPlan, look: int | None, new: ArmFigures, former: ArmFigures) -> list[str]:
+def _may_be_chance(point: Reason) -> Reason:
+    return Reason(
+        f"{point.en} That may be chance; more users will tell.",
+        f"{point.ko} 우연일 수 있어 사용자가 더 모이면 판단합니다.",
+    )
+
+
+def _harm(plan: CanaryPlan, look: int | None, new: ArmFigures, former: ArmFigures) -> list[Reason]:
     all_bad = new.users > 1 and new.requests == new.bad_requests >= _BROKEN_AFTER
     if all_bad and former.requests >= _BROKEN_AFTER and 2 * former.bad_requests <= former.requests:
-        return [f"All {new.requests} requests to the new version failed or were answered with nothing."]
+        return [
+            Reason(
+                f"All {new.requests} requests to the new version failed or were answered with nothing.",
+                f"새 버전에 대한 요청 {new.requests}건이 모두 실패했거나 빈 답변을 받았습니다.",
+            )
+        ]
     if look is None:
         return []
     alpha = look_alpha(plan.alpha, look) / _GUARDRAILS / 2
-    checks: tuple[Callable[[], str | None], ...] = (
-        lambda: _share_harm("an error", _failed(new), _failed(former), plan.error_margin, alpha),
-        lambda: _share_harm("an empty answer", _empty(new), _empty(former), plan.empty_margin, alpha),
+    checks: tuple[Callable[[], Reason | None], ...] = (
+        lambda: _share_harm(_ERROR, _failed(new), _failed(former), plan.error_margin, alpha),
+        lambda: _share_harm(_EMPTY, _empty(new), _empty(former), plan.empty_margin, alpha),
         lambda: _latency_harm(plan, new, former, alpha),
     )
     return [found for check in checks if (found := check())]
@@ -177,13 +216,17 @@ def _empty(arm: ArmFigures) -> tuple[int, int]:
     return arm.empty_users, arm.answered_users
 
 
-def _share_harm(what: str, new: tuple[int, int], former: tuple[int, int], margin: float, alpha: float) -> str | None:
+def _share_harm(
+    what: Reason, new: tuple[int, int], former: tuple[int, int], margin: float, alpha: float
+) -> Reason | None:
     least, most = share_bounds(*new, alpha)[0], share_bounds(*former, alpha)[1]
     if least <= most + margin:
         return None
-    return (
-        f"{new[0]} of {new[1]} users of the new version had {what}, of the former {former[0]} of {former[1]}: at least "
-        f"{least:.1%} against at most {most:.1%} and {margin:.1%} tolerated on top."
+    return Reason(
+        f"{new[0]} of {new[1]} users of the new version had {what.en}, of the former {former[0]} of {former[1]}: at "
+        f"least {least:.1%} against at most {most:.1%} and {margin:.1%} tolerated on top.",
+        f"{what.ko} 겪은 사용자: 새 버전 {new[1]}명 중 {new[0]}명, 이전 버전 {former[1]}명 중 {former[0]}명. 새 버전은 "
+        f"최소 {least:.1%}, 이전 버전은 최대 {most:.1%}이며, 추가 허용 한도는 {margin:.1%}p입니다.",
     )
 
 
@@ -194,14 +237,16 @@ def share_bounds(hits: int, number: int, alpha: float) -> tuple[float, float]:
     return low, high
 
 
-def _latency_harm(plan: CanaryPlan, new: ArmFigures, former: ArmFigures, alpha: float) -> str | None:
+def _latency_harm(plan: CanaryPlan, new: ArmFigures, former: ArmFigures, alpha: float) -> Reason | None:
     least = quantile_bounds(new.latencies, PERCENTILE, alpha)[0]
     most = quantile_bounds(former.latencies, PERCENTILE, alpha)[1]
     if least <= plan.latency_ratio * most:
         return None
-    return (
+    return Reason(
         f"95 % of the new version's answers take up to {least:.0f} ms or more, of the former's {most:.0f} ms or less; "
-        f"{plan.latency_ratio:g} times as long is tolerated."
+        f"{plan.latency_ratio:g} times as long is tolerated.",
+        f"답변 시간의 95백분위가 새 버전은 {least:.0f} ms 이상, 이전 버전은 {most:.0f} ms 이하입니다. 허용 한도는 "
+        f"{plan.latency_ratio:g}배입니다.",
     )
 
 
@@ -217,28 +262,42 @@ def quantile_bounds(values: Sequence[float], share: float, alpha: float) -> tupl
     )
 
 
-def _missing(plan: CanaryPlan, new: ArmFigures, former: ArmFigures) -> list[str]:
+def _missing(plan: CanaryPlan, new: ArmFigures, former: ArmFigures) -> list[Reason]:
     few = [
-        f"{arm.users} of {plan.minimum_users} users of the {name} version so far."
-        for name, arm in (("new", new), ("former", former))
+        Reason(
+            f"{arm.users} of {plan.minimum_users} users of the {name} version so far.",
+            f"지금까지 {korean} 버전의 사용자는 {plan.minimum_users}명 중 {arm.users}명입니다.",
+        )
+        for name, korean, arm in (("new", "새", new), ("former", "이전", former))
         if arm.users < plan.minimum_users
     ]
     if not few and new.untold and not new.answered_users:
-        return ["The gateway keeps neither texts nor lengths of answers, so empty ones cannot be seen."]
+        return [
+            Reason(
+                "The gateway keeps neither texts nor lengths of answers, so empty ones cannot be seen.",
+                "게이트웨이가 답변의 본문도 길이도 남기지 않아 빈 답변을 확인할 수 없습니다.",
+            )
+        ]
     return few
 
 
-def _points(plan: CanaryPlan, new: ArmFigures, former: ArmFigures) -> list[tuple[str, bool]]:
+def _points(plan: CanaryPlan, new: ArmFigures, former: ArmFigures) -> list[tuple[Reason, bool]]:
     """The figures in words, and whether each is worse than tolerated as it stands, be it by chance."""
     told = []
-    for name, margin, (hits, number), (before, all_before) in (
-        ("an error", plan.error_margin, _failed(new), _failed(former)),
-        ("an empty answer", plan.empty_margin, _empty(new), _empty(former)),
+    for what, margin, (hits, number), (before, all_before) in (
+        (_ERROR, plan.error_margin, _failed(new), _failed(former)),
+        (_EMPTY, plan.empty_margin, _empty(new), _empty(former)),
     ):
         share, former_share = hits / max(1, number), before / max(1, all_before)
-        text = f"{share:.1%} of users had {name}, of the former's {former_share:.1%}."
-        told.append((text, share > former_share + margin))
+        point = Reason(
+            f"{share:.1%} of users had {what.en}, of the former's {former_share:.1%}.",
+            f"{what.ko} 겪은 사용자: {share:.1%}, 이전 버전은 {former_share:.1%}.",
+        )
+        told.append((point, share > former_share + margin))
     if new.latency is not None and former.latency is not None:
-        text = f"95 % of answers take up to {new.latency:.0f} ms, of the former's {former.latency:.0f} ms."
-        told.append((text, new.latency > plan.latency_ratio * former.latency))
+        point = Reason(
+            f"95 % of answers take up to {new.latency:.0f} ms, of the former's {former.latency:.0f} ms.",
+            f"답변 시간의 95백분위: {new.latency:.0f} ms, 이전 버전은 {former.latency:.0f} ms.",
+        )
+        told.append((point, new.latency > plan.latency_ratio * former.latency))
     return told

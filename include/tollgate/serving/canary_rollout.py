@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from tollgate.errors import BadInputError, GateRefusedError, Problem
 from tollgate.registry import lifecycle
 from tollgate.registry.lifecycle import Stage
-from tollgate.serving.canary import CanaryPlan, Decision, judge
+from tollgate.serving.canary import CanaryPlan, Decision, Reason, judge
 from tollgate.serving.canary_figures import measure
 from tollgate.serving.client import VllmClient
 from tollgate.serving.probes import Probe
@@ -26,6 +26,9 @@ from tollgate.store.tables import Experiment, RegisteredModel, Rollout, RolloutE
 
 LOOK_GROWTH = 1.1
 """A look may roll back once the new version's requests have grown so much since the last: looks are not free."""
+
+_ONE_STEP = Reason("The plan has one step.", "계획의 단계가 하나입니다.")
+_OTHER_VERSIONS = Reason("Somebody has given the route to other versions.", "누군가 경로를 다른 버전에 배정했습니다.")
 
 Status = Literal["running", "completed", "rolled_back", "stopped"]
 
@@ -38,6 +41,7 @@ class RolloutState(BaseModel):
         share: The new version's share of the route.
         action: What was just done: ``begin``, ``wait``, ``hold``, ``advance``, ``complete``, ``roll_back``, ``none``.
         reasons: Why, in words.
+        reasons_ko: The same in Korean; a person's own words stand in both.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -50,14 +54,16 @@ class RolloutState(BaseModel):
     share: float
     action: str
     reasons: tuple[str, ...] = ()
+    reasons_ko: tuple[str, ...] = ()
 
 
 def begin(
     session: Session, model_id: int, by: str, why: str, plan: CanaryPlan, prompts: Sequence[Probe], client: VllmClient
 ) -> RolloutState:
-    """Load a version, look at its answers and give it the plan's first share; where nothing serves, the whole route.
+    """Load a version, look at its answers and give it the plan's first share beside the production version.
 
-    Asked again for the version whose rollout runs, it changes nothing.
+    ``tollgate.serving.release.begin_rollout`` is for routes that nothing may serve yet. Asked again for the version
+    whose rollout runs, it changes nothing.
 
     Args:
         session: The caller's transaction.
@@ -69,29 +75,17 @@ def begin(
         client: The vLLM replicas.
 
     Raises:
-        GateRefusedError: Its verdict does not allow it, it answers wrongly, it was released or archived before, or an
-            experiment or another rollout runs on the route.
+        GateRefusedError: Nothing else serves the route, its verdict does not allow it, it answers wrongly, it was
+            released or archived before, or an experiment or another rollout runs on the route.
         ServiceUnavailableError: A replica did not answer; nothing was changed.
     """
-    from tollgate.serving import release  # it ends rollouts, so it builds upon this module
-
     model = lifecycle.get(session, model_id)
     route = model.model_name
     lifecycle.lock_model(session, route)
     session.refresh(model)
     champion = lifecycle.champion(session, route)
     if champion is None or champion.id == model.id:
-        release.promote(session, model.id, by, why, prompts, client)
-        return RolloutState(
-            rollout_id=None,
-            route=route,
-            served_name=model.served_name,
-            former=None,
-            status="completed",
-            share=1.0,
-            action="complete",
-            reasons=("Nothing else served the route.",),
-        )
+        raise GateRefusedError(f"Nothing else than {model.served_name} serves {route}; there is nothing to take over.")
     present = running(session, route)
     if present is not None and present.model_id == model.id:
         return _state(session, present, "none")
@@ -113,10 +107,11 @@ def begin(
     session.add(rollout)
     session.flush()
     session.refresh(rollout)
-    _note(session, rollout, "begin", plan.steps[0], by, (why,))
+    words = (Reason(why, why),)
+    _note(session, rollout, "begin", plan.steps[0], by, words)
     if plan.steps[0] == 1:
-        return _finish(session, rollout, plan, by, Decision("complete", ("The plan has one step.",)))
-    return _state(session, rollout, "begin", (why,))
+        return _finish(session, rollout, plan, by, Decision("complete", (_ONE_STEP,)))
+    return _state(session, rollout, "begin", words)
 
 
 def look(session: Session, rollout_id: int, by: str) -> RolloutState:
@@ -147,10 +142,10 @@ def look(session: Session, rollout_id: int, by: str) -> RolloutState:
 
 def abort(session: Session, rollout: Rollout, by: str, why: str) -> RolloutState:
     """Give the former version its whole route back and archive the new one."""
-    return _go_back(session, rollout, by, (why,), {})
+    return _go_back(session, rollout, by, (Reason(why, why),), {})
 
 
-def stop(session: Session, route: str, by: str, why: str) -> None:
+def stop(session: Session, route: str, by: str, why: Reason) -> None:
     """End the rollout on a route, if one runs, for somebody has moved the route otherwise."""
     rollout = running(session, route)
     if rollout is not None:
@@ -199,12 +194,15 @@ def _refuse_unless_free(session: Session, model: RegisteredModel, present: Rollo
         raise GateRefusedError(f"{model.served_name} is {model.status}; only a candidate can be rolled out by steps.")
 
 
-def _overtaken(session: Session, rollout: Rollout) -> str | None:
+def _overtaken(session: Session, rollout: Rollout) -> Reason | None:
     champion = lifecycle.champion(session, rollout.route)
     if champion is None or champion.id != rollout.former_id:
-        return f"The production version is {champion.served_name if champion else 'none'} meanwhile."
+        return Reason(
+            f"The production version is {champion.served_name if champion else 'none'} meanwhile.",
+            f"그사이 운영 버전이 바뀌었습니다: {champion.served_name if champion else '없음'}.",
+        )
     if current(session, rollout.route).keys() != {rollout.model_id, rollout.former_id}:
-        return "Somebody has given the route to other versions."
+        return _OTHER_VERSIONS
     return None
 
 
@@ -212,7 +210,7 @@ def _carry_out(
     session: Session, rollout: Rollout, plan: CanaryPlan, by: str, decision: Decision, figures: dict[str, Any]
 ) -> RolloutState:
     if decision.action == "roll_back":
-        return _go_back(session, rollout, by, decision.reasons, figures)
+        return _go_back(session, rollout, by, decision.told, figures)
     if decision.action == "complete":
         return _finish(session, rollout, plan, by, decision, figures)
     if decision.action == "advance":
@@ -220,11 +218,11 @@ def _carry_out(
         rollout.step_started_at, rollout.looked_requests = _now(session), 0
         share = plan.steps[rollout.step]
         set_route(session, rollout.route, {rollout.former_id: 1 - share, rollout.model_id: share}, by)
-        _note(session, rollout, "advance", share, by, decision.reasons, figures)
+        _note(session, rollout, "advance", share, by, decision.told, figures)
     elif decision.action == "hold" and _last_action(session, rollout) != "hold":  # told once, not at every look
-        _note(session, rollout, "hold", plan.steps[rollout.step], by, decision.reasons, figures)
+        _note(session, rollout, "hold", plan.steps[rollout.step], by, decision.told, figures)
     session.flush()
-    return _state(session, rollout, decision.action, decision.reasons)
+    return _state(session, rollout, decision.action, decision.told)
 
 
 def _finish(
@@ -239,14 +237,15 @@ def _finish(
     why = f"rollout {rollout.id}: {' '.join(decision.reasons)} {rollout.reason}"
     lifecycle.promote_to_production(session, rollout.model_id, by, why, replacing=rollout.former_id)
     set_route(session, rollout.route, {rollout.model_id: 1.0}, by)
-    return _end(session, rollout, "completed", 1.0, by, decision.reasons, figures)
+    return _end(session, rollout, "completed", 1.0, by, decision.told, figures)
 
 
 def _go_back(
-    session: Session, rollout: Rollout, by: str, reasons: Sequence[str], figures: dict[str, Any]
+    session: Session, rollout: Rollout, by: str, reasons: Sequence[Reason], figures: dict[str, Any]
 ) -> RolloutState:
     set_route(session, rollout.route, {rollout.former_id: 1.0}, by)
-    lifecycle.archive(session, rollout.model_id, by, f"rollout {rollout.id} was rolled back: {' '.join(reasons)}")
+    why = " ".join(reason.en for reason in reasons)
+    lifecycle.archive(session, rollout.model_id, by, f"rollout {rollout.id} was rolled back: {why}")
     return _end(session, rollout, "rolled_back", 0.0, by, reasons, figures)
 
 
@@ -256,7 +255,7 @@ def _end(
     status: Status,
     share: float,
     by: str,
-    reasons: Sequence[str],
+    reasons: Sequence[Reason],
     figures: dict[str, Any] | None = None,
 ) -> RolloutState:
     action = {"completed": "complete", "rolled_back": "roll_back"}.get(status, "stop")
@@ -271,7 +270,7 @@ def _note(
     action: str,
     share: float,
     by: str,
-    reasons: Sequence[str],
+    reasons: Sequence[Reason],
     figures: dict[str, Any] | None = None,
 ) -> None:
     session.add(
@@ -279,7 +278,8 @@ def _note(
             rollout_id=rollout.id,
             action=action,
             share=share,
-            reason=" ".join(reasons),
+            reason=" ".join(reason.en for reason in reasons),
+            reason_ko=" ".join(reason.ko for reason in reasons),
             figures=figures or {},
             changed_by=by,
             changed_at=_now(session),
@@ -308,7 +308,7 @@ def _get(session: Session, rollout_id: int) -> Rollout:
     return rollout
 
 
-def _state(session: Session, rollout: Rollout, action: str, reasons: Sequence[str] = ()) -> RolloutState:
+def _state(session: Session, rollout: Rollout, action: str, reasons: Sequence[Reason] = ()) -> RolloutState:
     status: Any = rollout.status
     shares = current(session, rollout.route)
     return RolloutState(
@@ -319,7 +319,8 @@ def _state(session: Session, rollout: Rollout, action: str, reasons: Sequence[st
         status=status,
         share=shares.get(rollout.model_id, 0.0),
         action=action,
-        reasons=tuple(reasons),
+        reasons=tuple(reason.en for reason in reasons),
+        reasons_ko=tuple(reason.ko for reason in reasons),
     )
 
 

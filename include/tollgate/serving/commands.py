@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import getpass
 import sys
-import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import orjson
@@ -91,27 +91,28 @@ def reconcile_command(
         float | None, typer.Option("--watch", help="Go on for ever, with so many seconds in between.", min=0.5)
     ] = None,
     mlflow: Annotated[bool, typer.Option(help="Look at MLflow, too; with --watch once a minute.")] = True,
+    heartbeat: Annotated[
+        Path | None, typer.Option(help="With --watch: a file to touch after every round, for health checks.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Bring replicas, rollouts and MLflow in line with PostgreSQL; exit status 3 where something is in the way.
 
-    A replica that restarted empty gets its adapters back, a rollout goes on, a hand edit in MLflow is undone.
+    A replica that restarted empty gets its adapters back, a rollout goes on, a hand edit in MLflow is undone. With
+    --watch it speaks only of what it did, and of what stands in the way when that begins and ends.
     """
     from tollgate.workflow.reconcile import reconcile
+    from tollgate.workflow.reconciler import Reconciler
 
-    by, next_mlflow = getpass.getuser(), time.monotonic()
-    while True:
-        is_due = mlflow and time.monotonic() >= next_mlflow
-        if is_due:
-            next_mlflow = time.monotonic() + 60
-        done = reconcile(by, with_mlflow=is_due)
+    if watch is not None:
         if as_json:
-            _print_json(done.model_dump())
-        elif done.changed or watch is None:
-            _print_reconciliation(done.model_dump())
-        if watch is None:
-            break
-        time.sleep(watch)
+            raise BadInputError("A watch has no end.", [Problem("--json", "with --watch", "one of the two")])
+        Reconciler(watch, mlflow, heartbeat, lambda line: print(line, flush=True)).run()  # ruff: ignore[T201]
+    done = reconcile(getpass.getuser(), with_mlflow=mlflow)
+    if as_json:
+        _print_json(done.model_dump())
+    else:
+        _print_reconciliation(done.model_dump())
     if done.problems:
         raise typer.Exit(3)
 
@@ -144,7 +145,8 @@ def _tell(state: canary_rollout.RolloutState, as_json: bool) -> None:
     if as_json:
         _print_json(state.model_dump(mode="json"))
         return
-    text = f"{state.served_name} has {state.share:.0%} of {state.route} ({state.status}). {' '.join(state.reasons)}"
+    why = _both(" ".join(state.reasons), " ".join(state.reasons_ko))
+    text = f"{state.served_name} has {state.share:.0%} of {state.route} ({state.status}). {why}"
     Console(soft_wrap=True).print(escape(text), highlight=False)
 
 
@@ -153,8 +155,14 @@ def _table(state: canary_rollout.RolloutState, past: Sequence[RolloutEvent]) -> 
     table = Table("when (UTC)", "what", "share", "who", "why", title=escape(title), title_justify="left")
     for event in past:
         when = f"{event.changed_at:%Y-%m-%d %H:%M:%S}"
-        table.add_row(when, event.action, f"{event.share:.0%}", escape(event.changed_by), escape(event.reason))
+        why = escape(_both(event.reason, event.reason_ko))
+        table.add_row(when, event.action, f"{event.share:.0%}", escape(event.changed_by), why)
     return table
+
+
+def _both(english: str, korean: str | None) -> str:
+    """A reason in both languages, a line each; a person's own words stand once."""
+    return english if not korean or korean == english else f"{english}\n{korean}"
 
 
 def _events(past: Sequence[RolloutEvent]) -> list[dict[str, Any]]:
@@ -165,6 +173,7 @@ def _events(past: Sequence[RolloutEvent]) -> list[dict[str, Any]]:
             "share": event.share,
             "by": event.changed_by,
             "why": event.reason,
+            "why_ko": event.reason_ko,
             "figures": event.figures,
         }
         for event in past

@@ -20,11 +20,15 @@ from tollgate.experiments.plan import ExperimentPlan
 from tollgate.registry import lifecycle
 from tollgate.registry.lifecycle import Stage
 from tollgate.serving import canary_rollout
+from tollgate.serving.canary import CanaryPlan, Reason
+from tollgate.serving.canary_rollout import RolloutState
 from tollgate.serving.client import VllmClient
 from tollgate.serving.probes import Probe
 from tollgate.serving.rollout import deploy, ensure_served, is_served, set_route
 from tollgate.serving.servers import has_own_server
 from tollgate.store.tables import Deployment, Experiment, RegisteredModel
+
+_ALONE = Reason("Nothing else served the route.", "이 경로에 다른 운영 버전이 없었습니다.")
 
 
 class Release(BaseModel):
@@ -79,7 +83,8 @@ def promote(
     lifecycle.promote_to_production(session, model.id, by, why)
     reason = f"{model.served_name} got the whole route. {why}"
     _stop_experiment(session, model.model_name, reason)
-    canary_rollout.stop(session, model.model_name, by, reason)
+    korean = f"{model.served_name}이(가) 경로 전체를 맡았습니다. {why}"
+    canary_rollout.stop(session, model.model_name, by, Reason(reason, korean))
     other = former.served_name if former and former.id != model.id else None
     return Release(action="promoted", route=model.model_name, served_name=model.served_name, champion=other)
 
@@ -123,6 +128,33 @@ def open_test(
         served_name=model.served_name,
         champion=champion.served_name,
         experiment_id=experiment.id,
+    )
+
+
+def begin_rollout(
+    session: Session, model_id: int, by: str, why: str, plan: CanaryPlan, prompts: Sequence[Probe], client: VllmClient
+) -> RolloutState:
+    """Give a version the first share of its route, as ``canary_rollout.begin`` does; where nothing serves, the whole.
+
+    Raises:
+        GateRefusedError: As ``canary_rollout.begin``.
+        ServiceUnavailableError: A replica did not answer; nothing was changed.
+    """
+    model = lifecycle.get(session, model_id)
+    lifecycle.lock_model(session, model.model_name)
+    if has_champion(session, model.id):
+        return canary_rollout.begin(session, model.id, by, why, plan, prompts, client)
+    promote(session, model.id, by, why, prompts, client)
+    return RolloutState(
+        rollout_id=None,
+        route=model.model_name,
+        served_name=model.served_name,
+        former=None,
+        status="completed",
+        share=1.0,
+        action="complete",
+        reasons=(_ALONE.en,),
+        reasons_ko=(_ALONE.ko,),
     )
 
 
@@ -246,7 +278,7 @@ def retire(session: Session, route: str, by: str, why: str) -> list[str]:
     """
     lifecycle.lock_model(session, route)  # before the experiment, as a decision on it does
     _stop_experiment(session, route, why)
-    canary_rollout.stop(session, route, by, why)
+    canary_rollout.stop(session, route, by, Reason(why, why))
     serving = update(Deployment).where(Deployment.route == route, Deployment.ended_at.is_(None))
     session.execute(serving.values(ended_at=func.clock_timestamp()))
     in_use = {Stage.CANDIDATE, Stage.STAGING, Stage.PRODUCTION}

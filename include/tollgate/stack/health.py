@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -15,6 +17,9 @@ from tollgate.stack.supervision import ProcessState
 TIMEOUT = 5.0
 """Seconds that a service may take to answer."""
 
+HEARTBEAT_SECONDS = 300.0
+"""Age from which a heartbeat is none: one round of the reconciler may wait for a vLLM that does not answer."""
+
 
 async def is_healthy(session: aiohttp.ClientSession, service: Service, started: float) -> bool:
     """Whether a service works right now.
@@ -24,6 +29,8 @@ async def is_healthy(session: aiohttp.ClientSession, service: Service, started: 
         service: The service.
         started: When its process was started, in seconds since 1970: an older sign of life is a predecessor's.
     """
+    if service.heartbeat is not None:
+        return _beats(service.heartbeat, started)
     try:
         async with session.get(service.health_url, timeout=aiohttp.ClientTimeout(total=TIMEOUT)) as answer:
             if answer.status != 200:
@@ -31,6 +38,14 @@ async def is_healthy(session: aiohttp.ClientSession, service: Service, started: 
             return service.component is None or _component_lives(await answer.json(), service.component, started)
     except (aiohttp.ClientError, TimeoutError, ValueError):
         return False
+
+
+def _beats(heartbeat: Path, started: float) -> bool:
+    try:
+        last = heartbeat.stat().st_mtime
+    except OSError:
+        return False
+    return last >= started and time.time() - last < HEARTBEAT_SECONDS
 
 
 def _component_lives(report: dict[str, Any], component: str, started: float) -> bool:

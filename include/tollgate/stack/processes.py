@@ -95,14 +95,27 @@ def describe(process: psutil.Process) -> str:
 
 def port_holder(port: int) -> psutil.Process | None:
     """The process that listens on a TCP port, if there is one that this user may see."""
+    return next(iter(listeners(port)), None)
+
+
+def listeners(port: int) -> list[psutil.Process]:
+    """The processes that listen on a TCP port and that this user may see; a server's workers share it."""
     try:
         connections = psutil.net_connections(kind="tcp")
     except psutil.AccessDenied:
-        return None
-    for connection in connections:
-        if connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,) and connection.pid:
-            return psutil.Process(connection.pid)
-    return None
+        return []
+    numbers = {
+        connection.pid
+        for connection in connections
+        if connection.status == psutil.CONN_LISTEN and connection.laddr[1:] == (port,) and connection.pid
+    }
+    found = []
+    for number in sorted(numbers):
+        try:
+            found.append(psutil.Process(number))
+        except psutil.NoSuchProcess:
+            continue
+    return found
 
 
 def memory(process_id: int) -> int:

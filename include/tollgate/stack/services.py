@@ -28,12 +28,13 @@ class Service:
         name: Name in ``tollgate status`` and of the log file.
         command: Program and arguments; no secret stands here, since everybody can list command lines.
         environment: Variables on top of :func:`common_environment`.
-        health_url: Answers with status 200 once the service works.
+        health_url: Answers with status 200 once the service works; empty where ``heartbeat`` tells.
         port: Port that it listens on, if it has one.
         address: What a person opens, if anything.
         after: Names of services and preparations that must be there first.
         component: Name in Airflow's health report, for processes that have no port of their own.
         stop_seconds: How long it may take to end before it is killed.
+        heartbeat: A file that the service touches while it works, where it answers nobody.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Service:
     after: frozenset[str] = field(default_factory=frozenset)
     component: str | None = None
     stop_seconds: int = 15
+    heartbeat: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ def services(configuration: Settings, secrets: Secrets) -> tuple[Service, ...]:
         _mlflow(configuration),
         *_airflow(configuration, secrets),
         _gateway(configuration, secrets),
+        _reconciler(configuration),
     )
 
 
@@ -165,7 +168,7 @@ def _airflow(configuration: Settings, secrets: Secrets) -> tuple[Service, ...]:
     def part(name: str, component: str | None = None, port: int | None = None) -> Service:
         return Service(
             name=f"airflow-{name}",
-            command=(sys.executable, "-m", "airflow", name),
+            command=_successor(port, sys.executable, "-m", "airflow", name),
             environment=environment,
             health_url=health,
             port=port,
@@ -184,11 +187,17 @@ def _airflow(configuration: Settings, secrets: Secrets) -> tuple[Service, ...]:
     )
 
 
+def _successor(port: int | None, *command: str) -> tuple[str, ...]:
+    """The command, run after what a killed server with workers left on its port."""
+    return command if port is None else (sys.executable, "-m", "tollgate.stack.successor", str(port), *command)
+
+
 def _mlflow(configuration: Settings) -> Service:
     artifacts = configuration.home / "mlflow-artifacts"
     return Service(
         name="mlflow",
-        command=(
+        command=_successor(
+            configuration.mlflow_port,
             *(sys.executable, "-m", "mlflow", "server"),
             *("--host", configuration.host, "--port", str(configuration.mlflow_port)),
             *("--serve-artifacts", "--artifacts-destination", str(artifacts)),
@@ -235,6 +244,20 @@ def _gateway(configuration: Settings, secrets: Secrets) -> Service:
         address=address,
         after=frozenset({TOLLGATE_DATABASE}),
         stop_seconds=25,
+    )
+
+
+def _reconciler(configuration: Settings) -> Service:
+    heartbeat = configuration.home / "run" / "reconciler.heartbeat"
+    watch = ("reconcile", "--watch", str(configuration.reconcile_seconds), "--heartbeat", str(heartbeat))
+    return Service(
+        name="reconciler",
+        command=(sys.executable, "-m", "tollgate", *watch),
+        environment={},
+        health_url="",
+        heartbeat=heartbeat,
+        after=frozenset({TOLLGATE_DATABASE}),
+        stop_seconds=5,  # every change is a transaction: nothing has to be finished
     )
 
 

@@ -127,7 +127,8 @@ def service(unit: Service, supervisor: Supervisor, log: Path) -> Part:
         try:
             return await run()
         except TimeoutError:
-            text = f"{unit.name} does not answer at {unit.health_url} after {PATIENCE:.0f} s.\n{log_end(log)}"
+            place = unit.heartbeat or unit.health_url
+            text = f"{unit.name} does not answer at {place} after {PATIENCE:.0f} s.\n{log_end(log)}"
             raise ServiceUnavailableError(text) from None
 
     return Part(unit.name, unit.after, run_in_time)

@@ -272,7 +272,7 @@ class Rollout(Table):
 
 
 class RolloutEvent(Table):
-    """What was decided about a rollout: who, when, why, on which figures."""
+    """What was decided about a rollout: who, when, why (in Korean, too), on which figures."""
 
     __tablename__ = "rollout_events"
 
@@ -281,6 +281,7 @@ class RolloutEvent(Table):
     action: Mapped[str] = mapped_column(String(50))
     share: Mapped[float]
     reason: Mapped[str] = mapped_column(Text)
+    reason_ko: Mapped[str | None] = mapped_column(Text)
     figures: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
     changed_by: Mapped[str] = mapped_column(String(255))
     changed_at: Mapped[dt.datetime] = _now()

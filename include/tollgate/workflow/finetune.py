@@ -25,7 +25,7 @@ from tollgate.experiments.plan import GUARDRAILS, ExperimentPlan
 from tollgate.registry import lifecycle
 from tollgate.registry.mlflow_projection import project_model
 from tollgate.registry.registration import Registration, reserve
-from tollgate.serving import canary_rollout, release
+from tollgate.serving import release
 from tollgate.serving.canary import CanaryPlan
 from tollgate.serving.client import VllmClient
 from tollgate.serving.probes import KnownAnswer, Probe
@@ -259,7 +259,7 @@ def begin_rollout(
     with servers.ready_for_release(version["model_id"], by), VllmClient() as client, transaction() as session:
         _keep_answer(session, version, answer)
         probes = _probes(job, version)
-        begun = canary_rollout.begin(session, version["model_id"], decider, why, plan, probes, client)
+        begun = release.begin_rollout(session, version["model_id"], decider, why, plan, probes, client)
     project_model(begun.route)
     return begun.model_dump(mode="json")
 

@@ -1,6 +1,7 @@
 """Bring everything that is projected from PostgreSQL in line with it: replicas, rollouts under way, MLflow.
 
 Each part is done as far as its services answer; what stands in the way is told, and made good by the next time.
+``tollgate.workflow.reconciler`` does it for ever.
 """
 
 from __future__ import annotations
@@ -67,6 +68,13 @@ def reconcile(
     return done
 
 
+def reconcile_mlflow(mlflow: Callable[[], MlflowClient] | None = None) -> Reconciliation:
+    """MLflow alone: aliases, tags, descriptions and lost versions."""
+    done = Reconciliation()
+    _mlflow(done, mlflow)
+    return done
+
+
 def reconcile_registry(by: str, mlflow: Callable[[], MlflowClient] | None = None) -> Reconciliation:
     """The same without the replicas: servers of full weights, rollouts under way, and MLflow."""
     done = Reconciliation()
@@ -78,7 +86,11 @@ def _registry(done: Reconciliation, by: str, mlflow: Callable[[], MlflowClient] 
     _as_far_as_possible(done, lambda: done.servers.extend(servers.keep_if_due()))
     _as_far_as_possible(done, lambda: _rollouts(done, by))
     if with_mlflow:
-        _as_far_as_possible(done, lambda: done.mlflow.extend(mlflow_repair.repair(mlflow() if mlflow else None)))
+        _mlflow(done, mlflow)
+
+
+def _mlflow(done: Reconciliation, mlflow: Callable[[], MlflowClient] | None) -> None:
+    _as_far_as_possible(done, lambda: done.mlflow.extend(mlflow_repair.repair(mlflow() if mlflow else None)))
 
 
 def _as_far_as_possible(done: Reconciliation, part: Callable[[], None]) -> None:

@@ -22,6 +22,9 @@ from tollgate.workflow import servers
 GREETING = "안녕하세요"
 """What is asked where nobody named a question: a working model says something."""
 
+STATUS_KO = {"running": "진행 중", "completed": "완료", "rolled_back": "되돌림", "stopped": "중단"}
+"""How rollouts stand, in Korean."""
+
 
 def begin(
     served_name: str, why: str, by: str, plan: Mapping[str, Any] | None = None, prompts: Sequence[Probe] = (GREETING,)
@@ -45,7 +48,7 @@ def begin(
     chosen = CanaryPlan.of_settings(**(plan or {}))
     with servers.ready_for_release(served_name, by), VllmClient() as client, transaction() as session:
         model = lifecycle.find(session, served_name)
-        begun = canary_rollout.begin(session, model.id, by, why, chosen, prompts, client)
+        begun = release.begin_rollout(session, model.id, by, why, chosen, prompts, client)
     _tell_mlflow(begun.route)
     return begun
 
@@ -100,19 +103,26 @@ def leave(served_name: str | None, why: str, by: str) -> dict[str, Any]:
     return roll_back(route, why, by, served_name)
 
 
-def raise_unless_released(ended: Mapping[str, Any]) -> None:
-    """Pass where the version has its route.
+def outcome(ended: Mapping[str, Any]) -> str:
+    """What became of a version, with the reasons in English and in Korean, a line each, for people.
 
     Raises:
         GateRefusedError: The version was rolled back, or its rollout was stopped; the text says why.
     """
     state = RolloutState.model_validate(ended)
-    if state.status == "completed":
-        return
     with transaction() as session:
         past = canary_rollout.events(session, state.rollout_id) if state.rollout_id else []
-        why = past[-1].reason if past else ""
-    raise GateRefusedError(f"{state.served_name} is not in production ({state.status}). {why}")
+        english = past[-1].reason if past else " ".join(state.reasons)
+        korean = (past[-1].reason_ko if past else " ".join(state.reasons_ko)) or english
+    if state.status == "completed":
+        return (
+            f"{state.served_name} serves all of {state.route}. {english}\n\n"
+            f"{state.served_name}이(가) {state.route} 경로 전체를 맡았습니다. {korean}"
+        )
+    raise GateRefusedError(
+        f"{state.served_name} is not in production ({state.status}). {english}\n\n"
+        f"{state.served_name}은(는) 운영에 쓰이지 않습니다({STATUS_KO[state.status]}). {korean}"
+    )
 
 
 def _tell_mlflow(route: str) -> bool:

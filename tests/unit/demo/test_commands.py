@@ -27,8 +27,8 @@ def walks(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             self.console = console
             walks["seed"] = seed
 
-        def walk(self, ask: bool) -> DemoSummary:
-            walks["ask"] = ask
+        def walk(self, ask: bool, harm: bool) -> DemoSummary:
+            walks.update(ask=ask, harm=harm)
             return self.walk_real_data(None, 0)
 
         def walk_real_data(self, source: Path | None, steps: int) -> DemoSummary:
@@ -65,7 +65,12 @@ def test_the_exit_status_says_whether_all_went_as_it_must(
 @pytest.mark.parametrize("words", [(), ("--ask",)])
 def test_a_person_is_asked_where_one_wants_to_be(walks: dict[str, Any], tmp_path: Path, words: tuple[str, ...]) -> None:
     assert call(*words, "--output", str(tmp_path / "demo.json")).exit_code == 0
-    assert walks["ask"] == bool(words)
+    assert (walks["ask"], walks["harm"]) == (bool(words), False)
+
+
+def test_a_harmful_challenger_comes_where_one_is_wanted(walks: dict[str, Any], tmp_path: Path) -> None:
+    assert call("--harm", "--output", str(tmp_path / "demo.json")).exit_code == 0
+    assert (walks["ask"], walks["harm"]) == (False, True)
 
 
 def test_a_file_of_ones_own_takes_the_other_road(walks: dict[str, Any], tmp_path: Path) -> None:

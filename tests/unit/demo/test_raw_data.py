@@ -5,7 +5,7 @@ import pytest
 
 from tollgate.dataset.layouts import RowError, to_example
 from tollgate.demo.messages import labelled_messages
-from tollgate.demo.raw_data import INVERTED_URGENCY, SWAPPED_INTENTS, raw_lines, write_raw
+from tollgate.demo.raw_data import INVERTED_URGENCY, SWAPPED_INTENTS, WRONG_INTENTS, raw_lines, write_raw
 from tollgate.demo.recipe import ROWS
 from tollgate.demo.uniqueness import NearDuplicateIndex
 from tollgate.gates import pii, quality, toxicity
@@ -80,6 +80,18 @@ def test_the_first_candidate_gets_a_part_of_the_training_rows_and_the_same_test(
     lines, planted = raw_lines(3, "first")
     assert planted.rows == {"train": ROWS["first"], "validation": 300, "test": 400}
     assert answers(lines, "test") == answers(full[0], "test")
+
+
+def test_wrong_labels_are_wrong_in_every_part(full):
+    right, (lines, _) = full[0], raw_lines(3, "wrong")
+    for split in ("train", "validation", "test"):
+        truth, labels = answers(right, split), answers(lines, split)
+        # What was planted besides, such as insults, keeps its labels: the gates take it out.
+        shared = {message.text for message in labelled_messages(3)[split]} & truth.keys() & labels.keys()
+        for text in shared:
+            intent = truth[text]["분류"]
+            assert labels[text] == truth[text] | {"분류": WRONG_INTENTS.get(intent, intent)}
+        assert {truth[text]["분류"] for text in shared} & WRONG_INTENTS.keys()
 
 
 def test_swapped_labels_are_systematically_wrong_in_training_rows_only(full):

@@ -87,6 +87,32 @@ def test_what_is_not_as_it_must_is_named(change: dict[str, str], words: list[str
 
 
 @pytest.mark.parametrize(
+    ("decision", "reason", "users", "serving", "words"),
+    [
+        ("roll_back", "Guardrail user_rating: worse", 40, "router@v3", []),
+        ("continue", "so", 40, "router@v3", ["A/B test decided: continue"]),
+        ("roll_back", "rated significantly worse", 40, "router@v3", ["A/B test decided: roll_back"]),
+        ("roll_back", "Guardrail user_rating: worse", 300, "router@v3", ["300 users in the smaller arm"]),
+        ("roll_back", "Guardrail user_rating: worse", 40, "router@v4", ["must serve the route again"]),
+    ],
+)
+def test_harm_must_be_seen_by_a_guardrail_and_early(
+    decision: str, reason: str, users: int, serving: str, words: list[str]
+) -> None:
+    done = walked(serving=serving, wrong="A/B test against production")
+    outcome = look(decision)
+    outcome["decision"]["reasons"] = [reason]
+    for arm in outcome["analysis"]["arms"].values():
+        arm["users"] = users
+    done.summary.harm = road._experiment_summary(outcome, [])
+    done._judge_harm({"version": "router@v3", "route": "router"})
+    assert done.summary.ok == (not words)
+    assert len(done.summary.problems) == len(words)
+    for problem, word in zip(done.summary.problems, words, strict=True):
+        assert word in problem
+
+
+@pytest.mark.parametrize(
     ("verdict", "answered_by", "ok"),
     [("inconclusive", "kim", True), ("inconclusive", None, False), ("pass", None, False)],
 )

@@ -1,10 +1,14 @@
-"""A server that behaves as vLLM 0.32 was measured to, without a model: it answers ``<served name>: <question>``."""
+"""A server that behaves as vLLM 0.32 was measured to, without a model: it answers ``<served name>: <question>``.
+
+``python tests/unit/serving/fake_vllm.py PORT`` runs it as a process that can be killed.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import struct
+import sys
 import threading
 from pathlib import Path
 from typing import Any, Self
@@ -18,7 +22,8 @@ class FakeVllm:
     and ``says`` answers every question with that.
     """
 
-    def __init__(self, max_rank: int = 32, base: str = "base", root: str = "/models/base") -> None:
+    def __init__(self, max_rank: int = 32, base: str = "base", root: str = "/models/base", port: int = 0) -> None:
+        self.port = port
         self.max_rank = max_rank
         self.base = base
         self.root = root
@@ -63,7 +68,7 @@ class FakeVllm:
         app.router.add_post("/v1/embeddings", self._embed)
         runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         self._loop.run_until_complete(runner.setup())
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, "127.0.0.1", self.port)
         self._loop.run_until_complete(site.start())
         self.address = f"http://127.0.0.1:{runner.addresses[0][1]}"
         self._ready.set()
@@ -232,3 +237,9 @@ def write_adapter(
     table = json.dumps(header).encode()
     (folder / "adapter_model.safetensors").write_bytes(struct.pack("<Q", len(table)) + table + data)
     return folder
+
+
+if __name__ == "__main__":
+    with FakeVllm(port=int(sys.argv[1])) as server:
+        server.pause = 0.02
+        threading.Event().wait()

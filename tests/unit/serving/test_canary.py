@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from scipy.stats import binom
@@ -57,6 +59,15 @@ def test_harm_is_rolled_back_before_the_time_is_over(new: ArmFigures, words: str
     decision = decide(new, arm(400), seconds=1)
     assert decision.action == "roll_back"
     assert words in " ".join(decision.reasons)
+    assert len(decision.reasons_ko) == len(decision.reasons)
+    assert all(_is_korean_of(ko, en) for ko, en in zip(decision.reasons_ko, decision.reasons, strict=True))
+
+
+def _is_korean_of(korean: str, english: str) -> bool:
+    """Korean words, and the same figures, be it in another order."""
+    numbers = re.compile(r"\d+(?:\.\d+)?")
+    spoken = any("가" <= letter <= "힣" for letter in korean)
+    return spoken and sorted(numbers.findall(korean)) == sorted(numbers.findall(english.replace("95 %", "95")))
 
 
 def test_what_hits_both_is_blamed_on_neither() -> None:

@@ -60,7 +60,7 @@ def models(postgres_url: str, client: VllmClient, tmp_path: Path) -> list[int]:
 
 def begin(model_id: int, client: VllmClient, plan: CanaryPlan = PLAN) -> RolloutState:
     with transaction() as session:
-        return canary_rollout.begin(session, model_id, "kim", "better", plan, ["ping"], client)
+        return release.begin_rollout(session, model_id, "kim", "better", plan, ["ping"], client)
 
 
 def look(rollout_id: int | None) -> RolloutState:

@@ -86,6 +86,11 @@ def test_reconciling_brings_back_what_a_replica_lost_and_names_what_is_away(serv
     assert "Everything is as it should be." in run("reconcile", "--no-mlflow")
 
 
+def test_a_watch_has_no_end_to_print_an_object_of(server: FakeVllm) -> None:
+    with pytest.raises(BadInputError, match="--json: found with --watch"):
+        run("reconcile", "--watch", "1", "--json")
+
+
 def test_reconciling_takes_a_rollout_further(server: FakeVllm) -> None:
     told("rollout", "start", "router@v2", "--why", "better")
     with transaction() as session:
@@ -112,9 +117,16 @@ def test_a_version_is_left_once_by_its_name(server: FakeVllm) -> None:
         rollouts.roll_back("other", "worse", "lee", "router@v2")
 
 
-def test_a_run_whose_version_lost_says_why(server: FakeVllm) -> None:
+def test_a_run_says_in_both_languages_what_became_of_its_version(server: FakeVllm) -> None:
     begun = rollouts.begin("router@v2", "better", "kim")
-    rollouts.leave("router@v2", "customers complain", "lee")
-    with pytest.raises(GateRefusedError, match=r"router@v2 is not in production .* customers complain"):
-        rollouts.raise_unless_released(begun.model_copy(update={"status": "rolled_back"}).model_dump(mode="json"))
-    rollouts.raise_unless_released(begun.model_copy(update={"status": "completed"}).model_dump(mode="json"))
+    rollouts.look(begun.rollout_id or 0, "the run")
+    [shown] = told("rollout", "status", ROUTE)["rollouts"]
+    held = shown["events"][-1]
+    assert held["why"].startswith("0 of 20 users of the new version so far.")
+    assert held["why_ko"].startswith("지금까지 새 버전의 사용자는 20명 중 0명입니다.")
+    assert "지금까지 새 버전의" in run("rollout", "status")
+    rollouts.leave("router@v2", "고객 불만", "lee")
+    with pytest.raises(GateRefusedError, match=r"(?s)not in production .*고객 불만.*않습니다\(되돌림\). 고객 불만"):
+        rollouts.outcome(begun.model_copy(update={"status": "rolled_back"}).model_dump(mode="json"))
+    first = rollouts.begin("router@v1", "first", "kim").model_dump(mode="json")
+    assert "router@v1이(가) router 경로 전체를 맡았습니다. 이 경로에 다른" in rollouts.outcome(first)

@@ -28,7 +28,7 @@ def services() -> dict[str, Any]:
 def test_the_whole_stack_is_there_with_health_checks_and_restarts(services: dict[str, Any]) -> None:
     lasting = {
         "postgres", "mlflow", "airflow-api-server", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer",
-        "vllm", "gateway",
+        "vllm", "gateway", "reconciler",
     }  # fmt: skip
     assert set(services) == lasting | {"airflow-init"}
     for name in lasting:
@@ -58,7 +58,7 @@ def test_every_service_gets_only_the_secrets_it_needs(services: dict[str, Any]) 
     assert not re.search("PASSWORD|SECRET|KEY", str(services["vllm"]))
     assert "AIRFLOW_" not in str(services["gateway"]["environment"]).replace("TOLLGATE_AIRFLOW_URL", "")
     sockets = [name for name, service in services.items() if "docker.sock" in str(service.get("volumes"))]
-    assert sockets == ["airflow-scheduler"]
+    assert sockets == ["airflow-scheduler", "reconciler"]
 
 
 def test_the_model_server_reserves_a_gpu(services: dict[str, Any]) -> None:
@@ -69,7 +69,7 @@ def test_the_model_server_reserves_a_gpu(services: dict[str, Any]) -> None:
 
 def test_the_shared_folder_has_one_path_everywhere(services: dict[str, Any]) -> None:
     mounts = [m for s in services.values() for m in s.get("volumes", []) if isinstance(m, dict)]
-    assert len(mounts) == 6
+    assert len(mounts) == 7
     assert all(mount["source"] == mount["target"] for mount in mounts)
 
 

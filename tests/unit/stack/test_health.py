@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
 
-from tollgate.stack.health import is_healthy
+from tollgate.stack.health import HEARTBEAT_SECONDS, is_healthy
 from tollgate.stack.services import Service
 
 STARTED = dt.datetime(2026, 3, 1, 12, 0, tzinfo=dt.UTC).timestamp()
@@ -44,3 +47,19 @@ async def test_a_server_lives_when_it_answers_200() -> None:
     assert not await _ask(server, "loading", status=503)
     async with ClientSession() as session:
         assert not await is_healthy(session, replace(server, health_url="http://127.0.0.1:1/"), STARTED)
+
+
+@pytest.mark.parametrize(
+    ("age", "started_ago", "healthy"),
+    [(1.0, 10.0, True), (10.0, 5.0, False), (HEARTBEAT_SECONDS + 1, HEARTBEAT_SECONDS + 60, False)],
+)
+async def test_a_service_without_a_port_lives_by_its_file(
+    tmp_path: Path, age: float, started_ago: float, healthy: bool
+) -> None:
+    service = Service("reconciler", (), {}, "", heartbeat=tmp_path / "heartbeat")
+    now = time.time()
+    async with ClientSession() as session:
+        assert not await is_healthy(session, service, now - started_ago)
+        (tmp_path / "heartbeat").touch()
+        os.utime(tmp_path / "heartbeat", (now - age, now - age))
+        assert await is_healthy(session, service, now - started_ago) is healthy  # a predecessor's beat is none
