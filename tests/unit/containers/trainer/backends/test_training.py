@@ -12,7 +12,6 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
 
 import polars
 import pytest
@@ -141,7 +140,7 @@ def test_two_processes_train_like_one_with_the_same_global_batch(
     tmp_path: Path, server: ForkServer, backend: BackendName, base_model: Path, dataset: Path
 ) -> None:
     """Over gloo, in every digit: gradients of the same rows are added up, of two processes or of two passes."""
-    if "processes" in LIMITS[cast(BackendName, backend)]:
+    if "processes" in LIMITS[backend]:
         pytest.skip(f"{backend} trains in one process only (docs/backends.md says why)")
     alone = write_spec(tmp_path / "alone", base_model, dataset, backend=backend, gradient_accumulation=2)
     assert server.run(alone) == 0, said(alone)
