@@ -212,6 +212,49 @@ def passages(offsets: Whole, data: Bytes, classes: Bytes, *, whole: bool) -> tup
 
 
 @nb.njit(cache=True)
+def _beginning(codes: Codes, first: Integer, last: Integer, end: Integer) -> Integer:
+    """Number of the run from the space before a word to ``last``; of the same run in :func:`_word_features`."""
+    value = (np.uint64(codes[last] if last < end else 32) + np.uint64(1)) * _PRIME
+    for before in range(last - 1, first - 2, -1):
+        value = (value ^ np.uint64(codes[before] if before >= first else 32)) * _PRIME
+    return np.int32((value * _MIX) >> np.uint64(64 - BITS))
+
+
+@nb.njit(cache=True, nogil=True)
+def beginnings(offsets: Whole, data: Bytes, classes: Bytes) -> tuple[Codes, Codes]:
+    """The beginnings of all words, for training: the features of the space before a word and what follows it.
+
+    Args:
+        offsets: Offsets of the texts (n + 1).
+        data: Their bytes, valid UTF-8.
+        classes: As in :func:`score`.
+
+    Returns:
+        For each word, in the order of the texts, the number of its text (words,), and the features of its beginnings
+        of two and of three characters (words, 2). A space ends a shorter word; the second of a single character is -1.
+    """
+    longest = np.max(offsets[1:] - offsets[:-1])
+    codes = np.empty(longest + 1, np.int32)
+    rows = np.empty(len(data) // 2 + len(offsets), np.int32)
+    found = np.empty((len(rows), 2), np.int32)
+    words = 0
+    for text in range(len(offsets) - 1):
+        count = _fold(codes, decode(data, offsets[text], offsets[text + 1], codes), classes)
+        place = 0
+        while place < count:
+            first = place
+            while place < count and codes[place] != 32 and codes[place] != 10:
+                place += 1
+            if place > first:
+                rows[words] = text
+                found[words, 0] = _beginning(codes, first, first + 1, place)
+                found[words, 1] = _beginning(codes, first, first + 2, place) if place > first + 1 else -1
+                words += 1
+            place += 1
+    return rows[:words], found[:words]
+
+
+@nb.njit(cache=True)
 def trigger(first: Integer, second: Integer) -> Integer:
     """Number of a pair of characters among the triggers (2 to the power of :data:`TRIGGER_BITS`)."""
     value = (np.uint64(first) * _PRIME ^ np.uint64(second)) * _MIX

@@ -105,7 +105,7 @@ def test_training_gives_the_same_weights_again() -> None:
     good = [f"{number}번째 방송 정말 재밌게 봤어요" for number in range(40)]
     comments = [train_toxicity.Comment(text, {"toxicity": 1.0 if text in bad else -1.0}) for text in bad + good]
     clean = [f"{number}번 창구에서 접수합니다." for number in range(40)]
-    first, second = (train_toxicity.train(comments, clean, "toxicity", seed=3) for _ in range(2))
+    first, second = (train_toxicity.train(comments, clean, ["toxicity"], 3)["toxicity"] for _ in range(2))
     assert (first.target.weights == second.target.weights).all()
     assert (first.slope, first.centre) == (second.slope, second.centre)
     scores = first(text_column(["저 기자 꺼져라 역겨운 쓰레기", "정말 재밌게 봤어요"]))

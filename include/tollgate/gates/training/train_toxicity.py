@@ -1,16 +1,20 @@
 """Train the scorers of toxicity and bias, and write their weights: the same files and seed give the same weights.
 
     python -m tollgate.gates.training.train_toxicity --comments train.tsv --dialogue ChatbotData.csv \\
-        --prose BoolQ/train.tsv --law easylaw.json --output include/tollgate/gates/models/toxicity.npz
+        --prose BoolQ/train.tsv --law easylaw.json --unlabelled nsmc_reviews_651k_unique.parquet \\
+        --output include/tollgate/gates/models/toxicity.npz
 
 Comments are korean-hate-speech's (Moon, Cho and Lee 2020; CC BY-SA 4.0). A tenth of them, by the SHA-256 of the text
 alone, is held out from all of this, for the benchmark. Clean texts beside them are everyday dialogue, passages of an
 encyclopaedia, half of the answers on law, and the demo's messages. Toxic is what was judged hateful or offensive.
 
 Features are weighted by how rare they are among the comments (inverse document frequency). Ridge regression fits the
-grades that people gave: hateful above offensive, and both above neither. A logistic regression tells comments from the
-clean texts. Calibration is Platt's, on the scores that comments get from models which have not seen them (five folds),
-its centre at the threshold of the best macro F1 there.
+grades that people gave: hateful above offensive, and both above neither. A second one fits them to the sums of the
+vectors of words' beginnings (:mod:`tollgate.gates.training.word_vectors`), learned from film reviews (NSMC) and the
+comments without their labels: a word that no judged comment holds counts like those that are used alike. What it gives
+the vectors is added to the weights of the beginnings, so that the scorer needs none. A logistic regression tells
+comments from the clean texts. Calibration is Platt's, on the scores that comments get from models which have not seen
+them (five folds), its centre at the threshold of the best macro F1 there.
 """
 
 from __future__ import annotations
@@ -32,12 +36,15 @@ import numpy as np
 from tollgate.gates.character_kernels import character_classes
 from tollgate.gates.text_buffers import buffers, text_column
 from tollgate.gates.toxicity import Linear, Scorer
+from tollgate.gates.training import word_vectors
+from tollgate.gates.training.word_vectors import WordVectors
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     Reals = npt.NDArray[np.float64]
     Flags = npt.NDArray[np.bool_]
+    Grades = dict[str, Reals]
 
 _log = logging.getLogger(__name__)
 
@@ -54,6 +61,9 @@ _STRENGTH = 10.0  # inverse of the regularisation of the likeness
 _CLEAN_WEIGHT = {"target": 0.03, "likeness": 0.3}  # of a clean passage, a comment's being 1
 _RARITY_POWER = 1.5  # of the inverse document frequency
 _LOG_ODDS = 4.0  # of a whole grade, so that grade and likeness add up
+_VECTORS_PENALTY = 0.05  # of the regression on vectors, on sums of variance 1, for each comment
+_LEAST_SPREAD = 1e-3  # of a dimension beside the widest; less is rounding error
+_VECTORS_WEIGHT = 0.4  # of that regression beside the one on features
 _LEAST_PASSAGES = 2  # a feature of a single passage says nothing about others
 _LOWEST = -20.0  # log odds of a text that has no words
 _NEAR_BEST = 0.001  # macro F1 that may be given up for a higher threshold, that is, for fewer false alarms
@@ -134,8 +144,8 @@ def _linear(weights: Reals, intercept: float) -> Linear:
     return Linear(np.round(weights / scale).astype(np.int8), scale, intercept)
 
 
-def _fit_grades(rows: Any, grades: Reals, weight: Reals, rarity: Reals) -> Linear:
-    """Ridge regression of grades on features times their rarity, times a constant that makes about log odds of it."""
+def _fit_grades(rows: Any, grades: Reals, weight: Reals, rarity: Reals) -> tuple[Reals, float]:
+    """Ridge regression of grades on features times their rarity: the weights of features, and the constant."""
     import scipy.sparse as sparse
     from sklearn.linear_model import Ridge
 
@@ -143,8 +153,36 @@ def _fit_grades(rows: Any, grades: Reals, weight: Reals, rarity: Reals) -> Linea
     model = Ridge(_PENALTY, solver="sparse_cg", tol=1e-3)
     model.fit(rows[:, used] @ sparse.diags(rarity[used]), grades, sample_weight=weight)
     weights = np.zeros(len(rarity))
-    weights[used] = _LOG_ODDS * model.coef_ * rarity[used]
-    return _linear(weights, _LOG_ODDS * float(model.intercept_))
+    weights[used] = model.coef_ * rarity[used]
+    return weights, float(model.intercept_)
+
+
+def _fit_vectors(rows: Any, grades: Reals, weight: Reals, comments: int, vectors: WordVectors) -> tuple[Reals, float]:
+    """Ridge regression of grades on the sums of the vectors of beginnings: weights of features that come to the same.
+
+    It stands alone: a regression on features and vectors at once leaves to the features what vectors would explain.
+    """
+    from sklearn.linear_model import Ridge
+
+    sums = rows[:, vectors.features] @ vectors.vectors.astype(np.float64)
+    spread = sums[:comments].std(axis=0)
+    spread = np.maximum(spread, _LEAST_SPREAD * spread.max())
+    model = Ridge(_VECTORS_PENALTY * comments).fit(sums / spread, grades, sample_weight=weight)
+    weights = np.zeros(rows.shape[1])
+    weights[vectors.features] = vectors.vectors @ (model.coef_ / spread)
+    return weights, float(model.intercept_)
+
+
+def _fit_target(
+    rows: Any, grades: Reals, weight: Reals, rarity: Reals, comments: int, vectors: WordVectors | None
+) -> Linear:
+    """The mean of both regressions, times a constant that makes about log odds of a grade."""
+    weights, intercept = _fit_grades(rows, grades, weight, rarity)
+    if vectors is not None:
+        others, other_intercept = _fit_vectors(rows, grades, weight, comments, vectors)
+        weights = (weights + _VECTORS_WEIGHT * others) / (1 + _VECTORS_WEIGHT)
+        intercept = (intercept + _VECTORS_WEIGHT * other_intercept) / (1 + _VECTORS_WEIGHT)
+    return _linear(_LOG_ODDS * weights, _LOG_ODDS * intercept)
 
 
 def _fit_likeness(rows: Any, is_comment: Flags, weight: Reals, seed: int) -> Linear:
@@ -167,34 +205,44 @@ def _rarity(comments: Any) -> Reals:
     return rarity / np.sqrt(squares @ rarity**2 / comments.shape[0])
 
 
-def _learn(comments: Any, grades: Reals, clean: Any, seed: int) -> Scorer:
-    """A scorer without calibration, of the features of comments (with grades) and of clean passages."""
+def _learn(comments: Any, grades: Grades, clean: Any, seed: int, vectors: WordVectors | None) -> dict[str, Scorer]:
+    """Scorers without calibration, of the features of comments (with grades) and of clean passages."""
     import scipy.sparse as sparse
 
     rows = sparse.vstack([comments, clean]).tocsr()
-    is_comment = np.arange(rows.shape[0]) < len(grades)
+    is_comment = np.arange(rows.shape[0]) < comments.shape[0]
     weight = {use: np.where(is_comment, 1.0, share) for use, share in _CLEAN_WEIGHT.items()}
-    all_grades = np.concatenate([grades, np.full(clean.shape[0], -1.0)])
-    return Scorer(
-        target=_fit_grades(rows, all_grades, weight["target"], _rarity(comments)),
-        likeness=_fit_likeness(rows, is_comment, weight["likeness"], seed),
-    )
+    likeness = _fit_likeness(rows, is_comment, weight["likeness"], seed)
+    rarity = _rarity(comments)
+    no_grades = np.full(clean.shape[0], -1.0)
+    return {
+        target: Scorer(
+            _fit_target(rows, np.concatenate([its, no_grades]), weight["target"], rarity, comments.shape[0], vectors),
+            likeness,
+        )
+        for target, its in grades.items()
+    }
 
 
 def _pick(texts: Sequence[str], chosen: Flags) -> list[str]:
     return [text for text, wanted in zip(texts, chosen, strict=True) if wanted]
 
 
-def _out_of_fold(texts: Sequence[str], grades: Reals, clean: Sequence[str], seed: int) -> tuple[Reals, Reals]:
-    """Raw scores that comments and clean texts get from scorers that have not seen them."""
+def _out_of_fold(
+    texts: Sequence[str], grades: Grades, clean: Sequence[str], seed: int, vectors: WordVectors | None
+) -> tuple[Grades, Grades]:
+    """Raw scores that comments and clean texts get, for each target, from scorers that have not seen them."""
     fold, clean_fold = (np.array([_bucket(f"{seed}{text}", _FOLDS) for text in some]) for some in (texts, clean))
     matrix = _features(texts, whole=True)
-    scores, clean_scores = np.empty(len(texts)), np.empty(len(clean))
+    scores = {target: np.empty(len(texts)) for target in grades}
+    clean_scores = {target: np.empty(len(clean)) for target in grades}
     for number in range(_FOLDS):
         left, clean_left = fold == number, clean_fold == number
-        scorer = _learn(matrix[~left], grades[~left], _features(_pick(clean, ~clean_left), whole=False), seed)
-        scores[left] = np.maximum(_LOWEST, scorer.raw(text_column(_pick(texts, left))))
-        clean_scores[clean_left] = scorer.raw(text_column(_pick(clean, clean_left)))
+        others = {target: its[~left] for target, its in grades.items()}
+        clean_rows = _features(_pick(clean, ~clean_left), whole=False)
+        for target, scorer in _learn(matrix[~left], others, clean_rows, seed, vectors).items():
+            scores[target][left] = np.maximum(_LOWEST, scorer.raw(text_column(_pick(texts, left))))
+            clean_scores[target][clean_left] = scorer.raw(text_column(_pick(clean, clean_left)))
     return scores, clean_scores
 
 
@@ -213,33 +261,55 @@ def _calibrate(scores: Reals, labels: Flags, clean: Reals) -> tuple[float, float
     return float(model.coef_[0, 0]), centre
 
 
-def train(comments: Sequence[Comment], clean: Sequence[str], target: str, seed: int) -> Scorer:
-    """Train one scorer and calibrate it."""
+def train(
+    comments: Sequence[Comment],
+    clean: Sequence[str],
+    targets: Sequence[str],
+    seed: int,
+    vectors: WordVectors | None = None,
+) -> dict[str, Scorer]:
+    """Train a scorer for each target and calibrate it.
+
+    Args:
+        comments: Comments with grades.
+        clean: Clean texts of other kinds.
+        targets: What scorers are to look for.
+        seed: Seed of the folds and of the likeness.
+        vectors: Vectors of words' beginnings, learned without labels; none to do without.
+    """
     texts = [comment.text for comment in comments]
-    grades = np.array([comment.grades[target] for comment in comments])
-    scores, clean_scores = _out_of_fold(texts, grades, clean, seed)
-    slope, centre = _calibrate(scores, np.array([comment.shows(target) for comment in comments]), clean_scores)
-    scorer = _learn(_features(texts, whole=True), grades, _features(clean, whole=False), seed)
-    return dataclasses.replace(scorer, slope=slope, centre=centre)
+    grades = {target: np.array([comment.grades[target] for comment in comments]) for target in targets}
+    scores, clean_scores = _out_of_fold(texts, grades, clean, seed, vectors)
+    scorers = _learn(_features(texts, whole=True), grades, _features(clean, whole=False), seed, vectors)
+    for target in targets:
+        _log.info("%s:", target)
+        shown = np.array([comment.shows(target) for comment in comments])
+        slope, centre = _calibrate(scores[target], shown, clean_scores[target])
+        scorers[target] = dataclasses.replace(scorers[target], slope=slope, centre=centre)
+    return scorers
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Read the files, train, and write the weights."""
+    import pyarrow.parquet as pq
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--comments", type=Path, required=True, help="korean-hate-speech's train.tsv")
     parser.add_argument("--dialogue", type=Path, required=True, help="Chatbot_data's ChatbotData.csv")
     parser.add_argument("--prose", type=Path, required=True, help="KoBEST's BoolQ/train.tsv")
     parser.add_argument("--law", type=Path, required=True, help="LAW-Alpaca's easylaw.json, of which half is used")
+    parser.add_argument("--unlabelled", type=Path, required=True, help="NSMC's reviews, a Parquet file")
     parser.add_argument("--output", type=Path, required=True, help="the .npz file to write")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     comments = [comment for comment in read_comments(options.comments) if not held_out(comment.text)]
     clean = read_clean(options.dialogue, options.prose, options.law, options.seed)
+    _log.info("%d comments, %d clean texts", len(comments), len(clean))
+    reviews = pq.read_table(options.unlabelled)["text"].to_pylist()
+    vectors = word_vectors.learn([*reviews, *(comment.text for comment in comments)], options.seed)
     stored: dict[str, Any] = {}
-    for target in GRADES:
-        _log.info("%s: %d comments, %d clean texts", target, len(comments), len(clean))
-        scorer = train(comments, clean, target, options.seed)
+    for target, scorer in train(comments, clean, list(GRADES), options.seed, vectors).items():
         for name, linear in ((target, scorer.target), ("likeness", scorer.likeness)):
             stored[f"{name}_weights"] = linear.weights
             stored[f"{name}_terms"] = np.array([linear.scale, linear.intercept])
