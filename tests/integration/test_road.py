@@ -19,6 +19,8 @@ import pytest
 from sqlalchemy import func, select
 
 from tollgate.demo.raw_data import Planted
+from tollgate.serving.release import retire
+from tollgate.stack.secrets import load_or_create
 from tollgate.store.session import transaction
 from tollgate.store.tables import (
     Experiment,
@@ -140,25 +142,25 @@ def test_the_experiment_was_decided_by_users_means_and_nothing_failed(stack, dem
 
 
 def test_the_gateway_answers_with_the_production_version(stack, demo):
-    from tollgate.stack.secrets import load_or_create
+    answer = ask(stack, ROUTE)
+    assert answer.status_code == 200
+    assert answer.headers["x-tollgate-version"] == demo["production"]["version"]
 
+
+def ask(stack, route: str) -> httpx.Response:
     key = load_or_create(stack.settings.secrets_file).gateway_key
-    body = {"model": ROUTE, "messages": [{"role": "user", "content": "휴게소에 지갑을 두고 왔어요"}], "max_tokens": 32}
-    answer = httpx.post(
+    body = {"model": route, "messages": [{"role": "user", "content": "휴게소에 지갑을 두고 왔어요"}], "max_tokens": 32}
+    return httpx.post(
         f"{stack.settings.gateway_address}/v1/chat/completions",
         json=body,
         headers={"Authorization": f"Bearer {key}"},
         timeout=60,
     )
-    assert answer.status_code == 200
-    assert answer.headers["x-tollgate-version"] == demo["production"]["version"]
 
 
 def test_a_rest_call_starts_a_run_and_a_wrong_value_is_refused_at_once(stack, demo):
     """What ``curl -X POST …/api/v2/dags/finetune/dagRuns`` does, with the form's own checks."""
     base = stack.settings.airflow_address
-    from tollgate.stack.secrets import load_or_create
-
     login = {"username": "admin", "password": load_or_create(stack.settings.secrets_file).airflow_admin_password}
     token = httpx.post(f"{base}/auth/token", json=login, timeout=60).json()["access_token"]
     headers = {"Authorization": f"Bearer {token}"}
@@ -186,7 +188,7 @@ def test_qlora_reaches_the_gate(stack, demo):
     assert stack.airflow.result("finetune", run_id, "candidate.examine") is None
 
 
-def test_full_weights_reach_the_gate_and_stay_a_candidate(stack, demo):
+def test_full_weights_get_a_server_of_their_own(stack, demo):
     """Three tiny steps leave the base as good as it was, which is enough for so low a bar."""
     gentle = {**SHORT, "method": "full", "model_name": "whole-router", "learning_rate": 1e-6}
     low = {"threshold": 0.1, "verdict": {"category_floor": None}}  # the base knows nothing of some categories
@@ -197,12 +199,20 @@ def test_full_weights_reach_the_gate_and_stay_a_candidate(stack, demo):
     examined = stack.airflow.result("finetune", run_id, "candidate.examine")
     assert (verdict["outcome"], examined["cases"]) == ("pass", verdict["cases"])
     assert verdict["accuracy"] == pytest.approx(demo["base_accuracy"], abs=0.1)
-    assert "whole-router@v1 stays a candidate" in stack.airflow.run("finetune", run_id)["note"]
     with transaction() as session:
         model = session.scalars(select(RegisteredModel).where(RegisteredModel.model_name == "whole-router")).one()
-    assert (model.status, model.verdict, model.model_format) == ("candidate", "pass", "transformers")
-    assert served(stack) == before
-    assert not [one for one in psutil.process_iter(["cmdline"]) if "whole-router@v1" in (one.info["cmdline"] or [])]
+        assert (model.status, model.verdict, model.model_format) == ("production", "pass", "transformers")
+    answer = ask(stack, "whole-router")
+    assert (answer.status_code, answer.headers["x-tollgate-version"]) == (200, "whole-router@v1")
+    assert served(stack) == before, "the shared server has nothing to do with it"
+    assert _servers_of("whole-router@v1")
+    with transaction() as session:
+        retire(session, "whole-router", "test", "the test is over")
+    wait_for(lambda: not _servers_of("whole-router@v1"), 300, "the end of its server, by the reconciler")
+
+
+def _servers_of(name: str) -> list[psutil.Process]:
+    return [one for one in psutil.process_iter(["cmdline"]) if name in (one.info["cmdline"] or [])]
 
 
 def _in_use() -> set[str]:
