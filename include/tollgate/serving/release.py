@@ -25,7 +25,7 @@ from tollgate.serving.canary_rollout import RolloutState
 from tollgate.serving.client import VllmClient
 from tollgate.serving.probes import Probe
 from tollgate.serving.rollout import deploy, ensure_served, is_served, set_route
-from tollgate.serving.servers import has_own_server
+from tollgate.serving.servers import has_own_server, withdraw
 from tollgate.store.tables import Deployment, Experiment, RegisteredModel
 
 _ALONE = Reason("Nothing else served the route.", "이 경로에 다른 운영 버전이 없었습니다.")
@@ -285,6 +285,8 @@ def retire(session: Session, route: str, by: str, why: str) -> list[str]:
     gone = [model for model in lifecycle.versions(session, route) if Stage(model.status) in in_use]
     for model in gone:
         lifecycle.archive(session, model.id, by, why)
+        if has_own_server(model):
+            withdraw(session, model.id)
     return [model.served_name for model in gone]
 
 

@@ -136,6 +136,8 @@ def is_needed(session: Session, server: ModelServer) -> bool:
     if server.requested_until > now(session) or is_in_use(session, server.model_id):
         return True
     model = lifecycle.get(session, server.model_id)
+    if lifecycle.champion(session, model.model_name) is None:
+        return False  # the route was retired: there is nothing to go back from
     former = lifecycle.predecessor(session, model.model_name)
     return former is not None and former.id == model.id and _left_lately(session, model.id)
 

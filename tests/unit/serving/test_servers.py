@@ -360,3 +360,15 @@ def test_a_refused_release_frees_the_server(models: list[int], host: FakeHost) -
     work.give_up(models[1])
     keep(host)
     assert state(models[1]) == "draining"
+
+
+def test_a_retired_route_keeps_no_server(models: list[int], host: FakeHost, client: VllmClient) -> None:
+    """Neither a request that still holds nor the time of a way back, for there is nothing to go back from."""
+    ensure(models[1], host)
+    promote(models[1], client)
+    keep(host)
+    assert state(models[1]) == "ready"
+    with transaction() as session:
+        release.retire(session, ROUTE, "kim", "no longer wanted")
+    keep(host)
+    assert state(models[1]) == "draining"
