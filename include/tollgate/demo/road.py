@@ -296,9 +296,11 @@ class DemoRoad:
     def _harm(self) -> None:
         """Train a challenger on labels that are wrong in the test part, too, and send users until it is rolled back."""
         champion = self._production(ROUTE)
+        main_road = self.summary.dataset, self.summary.base_accuracy
         with self._stage(f"dataset, {NAMES['wrong']}"):
             version = self._end_of_prepare(self._begin_prepare("wrong"), f"prepare, {NAMES['wrong']}")
         self._finetune("wrong", version["reference"])
+        self.summary.dataset, self.summary.base_accuracy = main_road  # the harmful one's test part is wrong
         visits: list[Visit] = []
         outcome: dict[str, Any] | None = None
         with self._stage(f"A/B test, {NAMES['wrong']}"):
