@@ -48,15 +48,12 @@ def table(title: str, rows: Sequence[Row]) -> Table:
 
 
 def _cell(value: object) -> str:
+    """Three digits of a float, and all before the point."""
     if value is None:
         return ""
-    return (
-        f"{value:,.5g}"
-        if isinstance(value, float) and abs(value) < 1000
-        else f"{value:,}"
-        if isinstance(value, int | float)
-        else str(value)
-    )
+    if isinstance(value, float):
+        return f"{value:,.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def machine(**others: Any) -> dict[str, Any]:
