@@ -43,6 +43,7 @@ TASK = PROJECT / "tests" / "integration" / "rollout_task.py"
 STAND_IN = PROJECT / "tests" / "unit" / "serving" / "fake_vllm.py"
 PARTS = ("vllm", "gateway", "mlflow", "reconciler")
 USERS = tuple(f"user {number}" for number in range(400))
+SETTLED = 5.0
 PATIENCE = 300.0
 
 
@@ -220,18 +221,26 @@ class Wanted:
     second: tuple[str, ...]
 
 
-def wait_until_right(stack: SmallStack, route: str, wanted: Wanted) -> None:
-    """Wait until all is as it must be; what is not yet so is told where patience ends."""
-    deadline = time.monotonic() + PATIENCE
-    while True:
+def wait_until_right(stack: SmallStack, route: str, wanted: Wanted) -> float:
+    """Wait until all is as it must be, and stays so; what is not yet so is told where patience ends.
+
+    What a killed server left may answer for a moment, until its successor ends it.
+
+    Returns:
+        Seconds until it was right.
+    """
+    began = time.monotonic()
+    right_since: float | None = None
+    while right_since is None or time.monotonic() < right_since + SETTLED:
         try:
             differences = differences_of(stack, route, wanted)
         except Exception as error:  # a service is away
             differences = [repr(error)]
-        if not differences:
-            return
-        assert time.monotonic() < deadline, differences
+        now = time.monotonic()
+        right_since = None if differences else right_since or now
+        assert now < began + PATIENCE, differences
         time.sleep(0.2)
+    return right_since - began
 
 
 def differences_of(stack: SmallStack, route: str, wanted: Wanted) -> list[str]:
