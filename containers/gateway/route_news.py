@@ -10,6 +10,7 @@ import psycopg2
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from gateway.listening import listen
 from tollgate.serving.channel import ROUTES_CHANNEL
 
 
@@ -29,7 +30,7 @@ class RouteNews:
     def wait(self, seconds: float) -> None:
         """Return when a route has moved, or after ``seconds``."""
         try:
-            self._connection = self._connection or self._listen()
+            self._connection = self._connection or listen(self._engine, ROUTES_CHANNEL)
             if select.select([self._connection], [], [], seconds)[0]:
                 self._connection.poll()
                 self._connection.notifies.clear()
@@ -42,12 +43,3 @@ class RouteNews:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
-
-    def _listen(self) -> Any:
-        pooled = self._engine.raw_connection()
-        connection: Any = pooled.driver_connection
-        pooled.detach()  # it is ours for as long as it lives
-        connection.autocommit = True
-        with connection.cursor() as cursor:
-            cursor.execute(f"LISTEN {ROUTES_CHANNEL}")
-        return connection

@@ -27,6 +27,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.limits import Counts, MinuteLimits, Others
+from gateway.listening import listen
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +88,6 @@ class SharedLimits:
         self._limits = limits
         self._name = uuid.uuid4().hex[:12]
         self._peers: dict[str, _Peer] = {}
-        self._told: tuple[int, Counts] = (0, {})
         self._rounds: deque[_Round] = deque([_Round(0, 0, {})])
         self._tells_all = True
         self._connection: Any = None
@@ -111,7 +111,6 @@ class SharedLimits:
                 self._hear(time.monotonic() + _PAUSE)
             except (psycopg2.Error, SQLAlchemyError, OSError, ValueError):
                 self._close()
-                self._told = (0, {})
                 self._limits.others = Others()
                 self._stop.wait(_PAUSE)
             except Exception:  # a thread that ends would leave each gateway to itself without a word
@@ -121,10 +120,11 @@ class SharedLimits:
 
     def _tell(self) -> None:
         minute, counts = self._limits.counts(time.time())
-        told = self._told[1] if self._told[0] == minute and not self._tells_all else {}
+        before = self._rounds[-1]
+        told = before.counts if before.minute == minute and not self._tells_all else {}
         changed = {client: count for client, count in counts.items() if told.get(client) != count}
         self._tells_all = False
-        told_now = _Round(self._rounds[-1].number + 1, minute, counts)
+        told_now = _Round(before.number + 1, minute, counts)
         heard = {name: peer.round for name, peer in self._peers.items()}
         parts = list(_parts(changed))
         with self._connection.cursor() as cursor:
@@ -132,7 +132,6 @@ class SharedLimits:
                 whole = {"round": told_now.number, "heard": heard} if place == len(parts) else {}
                 message = {"gateway": self._name, "minute": minute, "counts": part, **whole}
                 cursor.execute("SELECT pg_notify(%s, %s)", (CHANNEL, orjson.dumps(message).decode()))
-        self._told = (minute, counts)
         self._rounds.append(told_now)
         self._count_others()
 
@@ -187,14 +186,8 @@ class SharedLimits:
         return self._rounds[0]
 
     def _listen(self) -> Any:
-        pooled = self._engine.raw_connection()
-        connection: Any = pooled.driver_connection
-        pooled.detach()  # it is ours for as long as it lives
-        connection.autocommit = True
-        with connection.cursor() as cursor:
-            cursor.execute(f"LISTEN {CHANNEL}")
         self._tells_all = True
-        return connection
+        return listen(self._engine, CHANNEL)
 
     def _close(self) -> None:
         connection, self._connection = self._connection, None
