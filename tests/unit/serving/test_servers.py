@@ -115,6 +115,18 @@ def roll_back(client: VllmClient, away_from: int) -> str:
         return release.roll_back(session, ROUTE, "kim", "worse", client, away_from).action
 
 
+def replace_and_let_time_pass(
+    models: list[int], host: FakeHost, client: VllmClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Let the third version replace the second, and the time of requests and of the way back be over."""
+    for model_id in models[1:]:
+        ensure(model_id, host)
+        promote(model_id, client)
+    no_request_holds()
+    monkeypatch.setenv("TOLLGATE_SERVER_RETENTION_SECONDS", "0")
+    settings.cache_clear()
+
+
 def route() -> dict[int, float]:
     with transaction() as session:
         return rollout.current(session, ROUTE)
@@ -178,12 +190,7 @@ def test_green_gets_the_route_and_blue_stays_for_the_way_back_then_stops(
 def test_the_former_is_drained_after_its_time_and_a_request_under_way_keeps_it(
     models: list[int], host: FakeHost, client: VllmClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for model_id in models[1:]:
-        ensure(model_id, host)
-        promote(model_id, client)
-    no_request_holds()
-    monkeypatch.setenv("TOLLGATE_SERVER_RETENTION_SECONDS", "0")
-    settings.cache_clear()
+    replace_and_let_time_pass(models, host, client, monkeypatch)
     blue = host.servers[V2]
     blue.under_way = 1
     keep(host, 2)
@@ -212,12 +219,7 @@ def test_the_former_is_drained_after_its_time_and_a_request_under_way_keeps_it(
 def test_a_way_back_to_a_server_that_drains_revives_it(
     models: list[int], host: FakeHost, client: VllmClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for model_id in models[1:]:
-        ensure(model_id, host)
-        promote(model_id, client)
-    no_request_holds()
-    monkeypatch.setenv("TOLLGATE_SERVER_RETENTION_SECONDS", "0")
-    settings.cache_clear()
+    replace_and_let_time_pass(models, host, client, monkeypatch)
     keep(host)
     assert state(models[1]) == "draining"
     roll_back(client, models[2])
