@@ -145,11 +145,11 @@ def kill(stack: SmallStack, victim: str, task: int) -> None:
 
 def make_move(stack: SmallStack, move: str, route: str) -> None:
     """Make a move in this process, trying again where a service does not answer."""
-    if move in {"first", "second"}:
-        serve_users(stack, route)
     deadline = time.monotonic() + rollout_stack.PATIENCE
     while True:
         try:
+            if move in {"first", "second"}:
+                serve_users(stack, route)
             rollout_task.MOVES[move](route)
         except ServiceUnavailableError:
             assert time.monotonic() < deadline

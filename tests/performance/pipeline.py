@@ -58,6 +58,7 @@ class Cost:
 
 def run(source: Path, root: Path, name: str) -> Cost:
     """Prepare a source in a process of its own; bytecode is kept beside the datasets."""
+    os.sync()  # else the disk still writes the source that was just made while the run writes its own files
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     environment |= {"PYTHONPYCACHEPREFIX": str(root / "bytecode")}
     before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
+    from tollgate.gates.near_duplicates_kernels import Known as KnownUnits
     from tollgate.gates.near_duplicates_kernels import Texts
 
     Integers = npt.NDArray[np.int64]
@@ -298,9 +299,11 @@ class _Alike:
             if pairs.size > units.size:
                 known = self._known()
 
-    def _known(self) -> near_duplicates.Known:
+    def _known(self) -> KnownUnits:
+        from tollgate.gates import near_duplicates_kernels as kernels
+
         answer = self._rows.answer[self._units.row]
-        return near_duplicates.Known(self.clusters(), self.drop()[0] >= 0, answer, self._rows.count)
+        return kernels.Known(self.clusters(), self.drop()[0] >= 0, answer, self._rows.count)
 
     def clusters(self) -> Integers:
         """A number for each unit, the same for all that pairs connect."""

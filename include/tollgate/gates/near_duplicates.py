@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
-    from tollgate.gates.near_duplicates_kernels import Texts
+    from tollgate.gates.near_duplicates_kernels import Known, Texts
 
     Integers = npt.NDArray[np.int64]
     Words = npt.NDArray[np.uint64]
@@ -169,26 +169,6 @@ def sketch(texts: Texts, rows: Integers, threshold: float) -> Sketches:
     deviation = math.sqrt(size * threshold * (1 - threshold))
     sure, likely = (max(0, math.floor(size * threshold - width * deviation)) for width in (4, 5 / 3))
     return Sketches(keys, marks, (sure, likely))
-
-
-class Known(NamedTuple):
-    """What is known of the units until now, so that nothing is asked twice.
-
-    Args:
-        cluster: A number for each unit, the same for all that verified pairs connect.
-        dropped: Whether a unit is dropped.
-        answer: A number for each unit, the same for the same answer.
-        strict: Answers with this number or a greater one are like no other.
-    """
-
-    cluster: Integers
-    dropped: Flags
-    answer: Integers
-    strict: int
-
-    def of(self, units: Integers) -> Known:
-        """The same of some units."""
-        return Known(self.cluster[units], self.dropped[units], self.answer[units], self.strict)
 
 
 class Search:

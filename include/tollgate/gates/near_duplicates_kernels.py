@@ -18,8 +18,6 @@ from numba import njit
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from tollgate.gates.near_duplicates import Known
-
     Integers = npt.NDArray[np.int64]
     Words = npt.NDArray[np.uint64]
     Codes = npt.NDArray[np.uint32]
@@ -57,6 +55,26 @@ class Texts(NamedTuple):
     offsets: Integers
     data: Bytes
     lower: Codes
+
+
+class Known(NamedTuple):
+    """What is known of the units until now, so that nothing is asked twice.
+
+    Args:
+        cluster: A number for each unit, the same for all that verified pairs connect.
+        dropped: Whether a unit is dropped.
+        answer: A number for each unit, the same for the same answer.
+        strict: Answers with this number or a greater one are like no other.
+    """
+
+    cluster: Integers
+    dropped: Flags
+    answer: Integers
+    strict: int
+
+    def of(self, units: Integers) -> Known:
+        """The same of some units."""
+        return Known(self.cluster[units], self.dropped[units], self.answer[units], self.strict)
 
 
 @njit(cache=True, nogil=True, inline="always")
