@@ -140,6 +140,7 @@ class ContainerJobOperator(ResumableJobMixin, DockerOperator):  # type: ignore[m
         self._request: JobRequest | None = None
         self._runtime: Runtime | None = None
         self._job_id: str | None = None
+        self._result: dict[str, Any] | None = None
         self._stop_requested = False
 
     def execute(self, context: Context) -> dict[str, Any]:  # type: ignore[override]
@@ -205,10 +206,14 @@ class ContainerJobOperator(ResumableJobMixin, DockerOperator):  # type: ignore[m
             status = runtime.wait(self._job_id)
             if not self._has_succeeded(status):
                 raise error_of(status, self._folder, list(last_lines), self.memory)
-            return self.get_job_result(external_id, context)
+            self._result = self._read_result()
+        return self._result
 
     def get_job_result(self, external_id: Any, context: Context) -> dict[str, Any]:
-        """Read ``result.json``."""
+        """Return the result; of a job that ended while nobody followed it, tell first what it told meanwhile."""
+        return self._result or self.poll_until_complete(external_id, context)
+
+    def _read_result(self) -> dict[str, Any]:
         try:
             return self._folder.result()
         except ValueError as error:

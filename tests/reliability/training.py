@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import docker
 import httpx
 import psutil
 from sqlalchemy import select
@@ -124,8 +125,12 @@ class Training:
             return ""
 
     def trainer(self) -> psutil.Process:
-        """The process that trains, under its guardian."""
-        return psutil.Process(int(json.loads((self.folder / "process.json").read_text())["group"]))
+        """The process that trains: under its guardian, or the first one of its container."""
+        note = self.folder / "process.json"
+        if note.is_file():
+            return psutil.Process(int(json.loads(note.read_text())["group"]))
+        [container] = docker.from_env().containers.list(filters={"label": f"tollgate.folder={self.folder}"})
+        return psutil.Process(int(container.attrs["State"]["Pid"]))
 
     # Waiting
 

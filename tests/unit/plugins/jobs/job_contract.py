@@ -330,7 +330,9 @@ class JobContract:
         assert road.outcome_of(retry)["result"]["starts"] == 1
         self.assert_nothing_left(road, runtime)
 
-    def test_job_that_ended_while_no_worker_lived_is_not_run_again(self, task: MakeTask, runtime: Runtime) -> None:
+    def test_job_that_ended_while_no_worker_lived_is_told_but_not_run_again(
+        self, task: MakeTask, runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         road = task("wait")
         worker = road.start_worker()
         road.wait_until_job_waits()
@@ -339,7 +341,10 @@ class JobContract:
         kill(worker)
         road.let_job_go()
         assert runtime.wait(job_id).state == "succeeded"
+        log = Mock()
+        monkeypatch.setattr(ContainerJobOperator, "log", log)
         assert road.run()["starts"] == 1
+        assert [call.args[1] for call in log.info.call_args_list if call.args[0] == "%s"].count("going") == 1
         self.assert_nothing_left(road, runtime)
 
     def test_job_whose_id_was_never_kept_is_found(self, task: MakeTask, runtime: Runtime) -> None:
