@@ -208,7 +208,6 @@ def evaluate(order: dict[str, Any], folder: Path, progress: Progress) -> str | N
         use_cache=order["cache"],
         apply_chat_template=True,
         log_samples=True,
-        bootstrap_iters=0,
         task_manager=TaskManager(include_defaults=False),
     )
     _write(folder / "samples.jsonl", "".join(_json(line) + "\n" for line in samples(results, tasks, model)))

@@ -209,9 +209,14 @@ def read_outcome(work: Path) -> HarnessOutcome:
 
 
 def _figures(values: Mapping[str, Any]) -> dict[str, float]:
-    """The harness writes ``acc,none`` for a metric without a filter."""
-    found = {name: values.get(f"{name},none") for name in FIGURES}
-    return {name: float(value) for name, value in found.items() if isinstance(value, int | float)}
+    """The shown metrics; the harness writes ``acc,none`` for one without a filter. Those of a part of a group go."""
+    counts = values.get("sample_count", {})
+    found: dict[str, float] = {}
+    for name in FIGURES:
+        value, whole = values.get(f"{name},none"), counts.get(f"{name},none", values.get("sample_len"))
+        if isinstance(value, int | float) and whole == values.get("sample_len"):
+            found[name] = float(value)
+    return found
 
 
 def _task(name: str) -> str:
