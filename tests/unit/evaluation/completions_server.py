@@ -30,7 +30,7 @@ def symbols() -> list[str]:
 
 def write_tokenizer(folder: Path, template: bool = True) -> Path:
     """A tokenizer of single bytes, token n being byte n, with a chat template or without."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     added = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     tokenizer = {

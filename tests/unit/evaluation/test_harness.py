@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import typer
 from tests.unit.evaluation.completions_server import CompletionsServer, tokens_of, write_tokenizer
+from tests.unit.evaluation.kobest_files import ROWS, write_kobest
 from typer.testing import CliRunner
 
 from tollgate.errors import BadInputError, ServiceUnavailableError
@@ -18,22 +19,6 @@ from tollgate.evaluation.harness import HarnessSettings, check_tokenizer, read_o
 from tollgate.evaluation.harness_server import DEFAULT_LENGTH, look_at_server
 from tollgate.evaluation.suite_run import Asking
 
-ROWS = {
-    "BoolQ": [
-        "ID\tText\tQuestion\tAnswer",
-        '1\t"콜라"는 음료다.\t음료인가?\tTrue',
-        "2\t물이다.\t술인가?\tFalse",
-        "3\t{{물}}이다.\t물인가?\tTrue",
-    ],
-    "COPA": [
-        "ID\tsentence\tquestion\t1\t2\tAnswer",
-        "1\t비가 왔다.\t결과\t예예예예.\t말랐다.\t1",
-        "2\t젖었다.\t원인\t맑았다.\t예예예\t1",
-    ],
-    "HellaSwag": ["context\tchoice1\tchoice2\tchoice3\tchoice4\tlabel", "비가 온다.\t가나\t다라\t예예\t마바\t2"],
-    "SentiNeg": ["ID\tLabel_origin\tText_origin\tLabel\tText\tCategory_neg", "1\t1\t좋음\t0\t안 좋음\t1"],
-    "WiC": ["ID\tTarget\tSENTENCE1\tSENTENCE2\tANSWER", "1\t철\t[철]에 핀다.\t[철]이 무겁다.\tFalse"],
-}
 ANSWERS = {
     "BoolQ-1": "예",
     "BoolQ-2": "예",
@@ -49,11 +34,7 @@ ANSWERS = {
 
 @pytest.fixture
 def suite(tmp_path: Path) -> Path:
-    for name, lines in ROWS.items():
-        folder = tmp_path / "kobest" / name
-        folder.mkdir(parents=True)
-        (folder / "test.tsv").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    return tmp_path / "kobest"
+    return write_kobest(tmp_path / "kobest")
 
 
 @pytest.fixture
