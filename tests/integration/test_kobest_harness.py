@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -26,7 +27,7 @@ from tollgate.settings import PROJECT, settings
 LONGEST = 400
 START_SECONDS = 900
 VOCABULARY = 258
-CONFIGURATION = {
+CONFIGURATION: dict[str, Any] = {
     "model_type": "qwen3",
     "head_dim": 32,
     "hidden_act": "silu",
@@ -75,13 +76,15 @@ def server(model: Path, tmp_path: Path) -> Iterator[str]:
         "TORCHDYNAMO_DISABLE": "1",
     }
     command = [str(settings().ml_python), str(PROJECT / "containers" / "vllm" / "serve.py"), "--dtype", "float32"]
-    with (tmp_path / "vllm.log").open("wb") as log:
-        with subprocess.Popen(command, env=environment, stdout=log, stderr=log) as process:
-            try:
-                _wait(f"http://127.0.0.1:{port}", process, tmp_path / "vllm.log")
-                yield f"http://127.0.0.1:{port}"
-            finally:
-                process.kill()
+    with (
+        (tmp_path / "vllm.log").open("wb") as log,
+        subprocess.Popen(command, env=environment, stdout=log, stderr=log) as process,
+    ):
+        try:
+            _wait(f"http://127.0.0.1:{port}", process, tmp_path / "vllm.log")
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.kill()
 
 
 def _wait(address: str, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -36,9 +36,10 @@ FIGURES = ("acc", "acc_norm", "f1")
 
 _TIMEOUT = 300
 _LOG_SHOWN = 12
-_OFFLINE = {
+_ENVIRONMENT = {
     **dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE", "TRANSFORMERS_OFFLINE"), "1"),
     **dict.fromkeys(("HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK", "TQDM_DISABLE"), "1"),
+    **dict.fromkeys(("NO_PROXY", "no_proxy"), "*"),
     "TOKENIZERS_PARALLELISM": "false",
 }
 _WITHHELD = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "PYTHONPATH", "PYTHONHOME")
@@ -261,7 +262,7 @@ def _run(
     (work / "order.json").write_text(json.dumps(order, ensure_ascii=False, indent=2), encoding="utf-8")
     with tempfile.TemporaryDirectory(prefix="caches-", dir=work) as caches, (work / "log").open("wb") as log:
         inherited = {name: value for name, value in os.environ.items() if name not in _WITHHELD}
-        environment = {**inherited, **_OFFLINE, "HF_HOME": caches, "OPENAI_API_KEY": api_key or "none"}
+        environment = {**inherited, **_ENVIRONMENT, "HF_HOME": caches, "OPENAI_API_KEY": api_key or "none"}
         command = [str(python), str(PROGRAM), str(work / "order.json")]
         with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=log, cwd=work) as process:
             try:

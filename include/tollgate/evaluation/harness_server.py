@@ -52,7 +52,7 @@ def look_at_server(server: str, model: str, api_key: str | None = None) -> Serve
     address = address_of(server)
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     try:
-        with httpx.Client(base_url=address, headers=headers, timeout=_TIMEOUT) as client:
+        with httpx.Client(base_url=address, headers=headers, timeout=_TIMEOUT, trust_env=False) as client:
             asked = {"model": model, "prompt": "1 + 1 = 2", "max_tokens": 1, "temperature": 0, "logprobs": 1}
             answer = client.post("/v1/completions", json={**asked, "echo": True})
             _check(f"{address}/v1/completions", model, answer)

@@ -86,9 +86,7 @@ def test_the_harness_asks_with_the_template_and_goes_on_where_it_was_killed(
         run_harness(suite, asking(server), out, on_progress=kill_after(10))
     before = server.asked.copy()
     seen: list[tuple[int, int]] = []
-    outcome = run_harness(
-        suite, asking(server, api_key="secret"), out, on_progress=lambda *counts: seen.append(counts)
-    )
+    outcome = run_harness(suite, asking(server, api_key="secret"), out, on_progress=lambda *counts: seen.append(counts))
     assert seen[-1] == (18, 18), "seven questions of two choices and one of four"
     assert seen[0][0] > 0, "what the killed run knew counts"
     again = sum(count - before[tokens] for tokens, count in server.asked.items() if before[tokens])
@@ -207,7 +205,9 @@ def test_a_server_that_does_not_list_its_models_gets_the_harness_own_length(serv
 
 
 def test_rows_get_the_columns_of_the_hub(suite: Path) -> None:
-    assert kobest.hub_rows(suite, "BoolQ", 1) == [{"paragraph": '"콜라"는 음료다.', "question": "음료인가?", "label": 1}]
+    assert kobest.hub_rows(suite, "BoolQ", 1) == [
+        {"paragraph": '"콜라"는 음료다.', "question": "음료인가?", "label": 1}
+    ]
     assert kobest.hub_rows(suite, "COPA")[1] == {
         "premise": "젖었다.",
         "question": "원인",
