@@ -17,6 +17,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from requests import HTTPError, RequestException
 
 EXIT_FAILED = 1
 RETRIES = 5
+TRANSIENT = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
 SET_PARENT_DEATH_SIGNAL = 1
 """PR_SET_PDEATHSIG of prctl(2): without whoever reads its progress, this process would ask on unseen."""
 
@@ -226,6 +228,16 @@ def _write(path: Path, text: str) -> None:
     partial.replace(path)
 
 
+def _refused(error: Exception) -> bool:
+    """Whether the server will answer the same however often it is asked."""
+    status = None
+    if isinstance(error, ClientResponseError):
+        status = error.status
+    elif isinstance(error, HTTPError) and error.response is not None:
+        status = error.response.status_code
+    return status is not None and status < HTTPStatus.INTERNAL_SERVER_ERROR and status not in TRANSIENT
+
+
 def main(path: Path) -> int:
     """Carry out the order in a file.
 
@@ -236,10 +248,8 @@ def main(path: Path) -> int:
     progress = Progress()
     try:
         different = evaluate(json.loads(path.read_text(encoding="utf-8")), path.parent, progress)
-    except (ClientResponseError, HTTPError) as error:
-        progress.tell(failed="refused", detail=str(error))
     except (ClientError, RequestException, TimeoutError, OSError) as error:
-        progress.tell(failed="unavailable", detail=f"{type(error).__name__}: {error}")
+        progress.tell(failed="refused" if _refused(error) else "unavailable", detail=f"{type(error).__name__}: {error}")
     else:
         if different is None:
             return 0
