@@ -1,4 +1,4 @@
-# Everything starts here; each target first makes sure that the two Python environments are complete (instant once they are).
+# Everything starts here; each target first makes sure that the Python environments are complete (instant once they are).
 PYTHON ?= python3.11
 BIN := .venv/bin
 SOURCES := include plugins containers dags tests
@@ -12,7 +12,7 @@ help:
 	@echo "make demo         set up, start the local stack and run the whole road once"
 	@echo "make test         all checks: $(CHECKS)"
 	@echo "make <check>      one of them"
-	@echo "make setup        only make the environments .venv and .venv-ml"
+	@echo "make setup        only make the environments .venv, .venv-ml and .venv-harness"
 	@echo "make down         stop the local stack"
 	@echo "make bench-evaluation  measure the evaluation's runner against a server that answers at once"
 	@echo "make kill-matrix  kill what a training depends on, and measure what is lost and for how long (half an hour)"

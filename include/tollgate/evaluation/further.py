@@ -28,13 +28,18 @@ class PreferenceCounts(BaseModel):
 
 
 class FurtherFigures(BaseModel):
-    """What was measured beside the cases; none: it was not."""
+    """What was measured beside the cases; none: it was not.
+
+    Attributes:
+        harness: lm-evaluation-harness' own figures (``acc``, ``acc_norm``, ``f1``), in [0, 1], by task.
+    """
 
     perplexity: Perplexity | None = None
     champion_perplexity: Perplexity | None = None
     consistency: Share | None = None
     judge: Agreement | None = None
     preferences: PreferenceCounts | None = None
+    harness: dict[str, dict[str, float]] | None = None
 
 
 def count_preferences(preferences: Sequence[Preference]) -> PreferenceCounts:

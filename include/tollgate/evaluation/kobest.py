@@ -1,8 +1,9 @@
 """KoBEST (Kim et al. 2022, arXiv:2204.04541) from its own TSV files: five Korean multiple-choice tasks.
 
-Questions and choices have the words of EleutherAI's lm-evaluation-harness (``lm_eval/tasks/kobest``, zero-shot). The
-harness itself is not used: it reads the data from the internet, and over an API it chooses by likelihood
-only without the model's chat template. So its published figures, which are made without a template, are no yardstick.
+There are two ways to ask. :mod:`tollgate.evaluation.harness` lets EleutherAI's lm-evaluation-harness do it, with the
+words of its own tasks; it gets the rows with the columns of the hub's data set (:func:`hub_rows`). The direct way
+(:func:`read_tasks`) needs no harness and no completions API; questions and choices have the harness' words
+(``lm_eval/tasks/kobest``, zero-shot).
 """
 
 from __future__ import annotations
@@ -32,12 +33,15 @@ class Task:
         question: The prompt of a row.
         choices: The answers to choose from.
         label: The place of the right one among them; raises KeyError or ValueError for a value that it can't have.
+        hub: The columns that ``skt/kobest_v1`` has on Hugging Face's hub, each with the one here that it is; ``label``
+            is added.
     """
 
     columns: tuple[str, ...]
     question: Callable[[Row], str]
     choices: Callable[[Row], tuple[str, ...]]
     label: Callable[[Row], int]
+    hub: Mapping[str, str]
 
 
 TASKS = {
@@ -46,24 +50,28 @@ TASKS = {
         lambda row: f"{row['Text']} 질문: {row['Question']} 답변: ",
         lambda row: _NO_YES,
         lambda row: _truth(row["Answer"]),
+        {"paragraph": "Text", "question": "Question"},
     ),
     "COPA": Task(
         ("sentence", "question", "1", "2", "Answer"),
         lambda row: f"{row['sentence']}  {_CONNECTORS[row['question'].strip()]}",
         lambda row: (row["1"], row["2"]),
         lambda row: {"1": 0, "2": 1}[row["Answer"]],
+        {"premise": "sentence", "question": "question", "alternative_1": "1", "alternative_2": "2"},
     ),
     "HellaSwag": Task(
         ("context", "choice1", "choice2", "choice3", "choice4", "label"),
         lambda row: f"문장: {row['context']}",
         lambda row: (row["choice1"], row["choice2"], row["choice3"], row["choice4"]),
         lambda row: {"0": 0, "1": 1, "2": 2, "3": 3}[row["label"]],
+        {"context": "context", **{f"ending_{number}": f"choice{number}" for number in range(1, 5)}},
     ),
     "SentiNeg": Task(
         ("Text", "Label"),
         lambda row: f"문장: {row['Text']} 긍부정:",
         lambda row: ("부정", "긍정"),
         lambda row: {"0": 0, "1": 1}[row["Label"]],
+        {"sentence": "Text"},
     ),
     "WiC": Task(
         ("Target", "SENTENCE1", "SENTENCE2", "ANSWER"),
@@ -72,6 +80,7 @@ TASKS = {
         ),
         lambda row: _NO_YES,
         lambda row: _truth(row["ANSWER"]),
+        {"word": "Target", "context_1": "SENTENCE1", "context_2": "SENTENCE2"},
     ),
 }
 
@@ -85,33 +94,68 @@ def is_folder(path: Path) -> bool:
     return any((path / name / "test.tsv").is_file() for name in TASKS)
 
 
-def read_tasks(folder: Path, tasks: Sequence[str] = (), way: Way = "likelihood") -> list[Case]:
+def chosen_tasks(folder: Path, tasks: Sequence[str] = ()) -> list[str]:
+    """The names of the tasks to ask.
+
+    Args:
+        folder: With a folder for each task.
+        tasks: Which; none: all that are there.
+
+    Raises:
+        BadInputError: There is no such task.
+    """
+    unknown = [name for name in tasks if name not in TASKS]
+    if unknown:
+        problems = [Problem("tasks", repr(name), f"one of {', '.join(TASKS)}") for name in unknown]
+        raise BadInputError("There is no such task of KoBEST.", problems)
+    return list(tasks or [name for name in TASKS if (folder / name / "test.tsv").is_file()])
+
+
+def read_tasks(
+    folder: Path, tasks: Sequence[str] = (), way: Way = "likelihood", limit: int | None = None
+) -> list[Case]:
     """The test parts of the tasks as cases, the category being the task.
 
     Args:
         folder: With a folder for each task.
         tasks: Which; none: all that are there.
         way: ``generate``: the choices stand below the question, and the answer must name one of them.
+        limit: Only so many rows of each task, from the first; none: all.
 
     Raises:
         BadInputError: There is no such task, a file cannot be read, or a row is not as KoBEST's are.
     """
-    unknown = [name for name in tasks if name not in TASKS]
-    if unknown:
-        problems = [Problem("tasks", repr(name), f"one of {', '.join(TASKS)}") for name in unknown]
-        raise BadInputError("There is no such task of KoBEST.", problems)
-    chosen = tasks or [name for name in TASKS if (folder / name / "test.tsv").is_file()]
-    return [case for name in chosen for case in _read_task(folder / name / "test.tsv", name, way)]
+    paths = [(folder / name / "test.tsv", name) for name in chosen_tasks(folder, tasks)]
+    return [_case(path, name, line, row, way) for path, name in paths for line, row in _rows(path, name)[:limit]]
 
 
-def _read_task(path: Path, name: str, way: Way) -> list[Case]:
+def hub_rows(folder: Path, name: str, limit: int | None = None) -> list[dict[str, str | int]]:
+    """A task's test part with the columns that it has on Hugging Face's hub (``skt/kobest_v1``).
+
+    Args:
+        folder: With a folder for each task.
+        name: The task.
+        limit: Only so many rows, from the first; none: all.
+
+    Raises:
+        BadInputError: The file cannot be read, or a row is not as KoBEST's are.
+    """
+    path, task = folder / name / "test.tsv", TASKS[name]
+    rows = _rows(path, name)[:limit]
+    for line, row in rows:
+        _case(path, name, line, row, "likelihood")
+    return [{**{theirs: row[ours] for theirs, ours in task.hub.items()}, "label": task.label(row)} for _, row in rows]
+
+
+def _rows(path: Path, name: str) -> list[tuple[int, Row]]:
+    """Each row with its line in the file."""
     task = TASKS[name]
     rows = csv.DictReader(io.StringIO(read_text(path, "a TSV file")), delimiter="\t", quoting=csv.QUOTE_NONE)
     missing = [column for column in task.columns if column not in (rows.fieldnames or ())]
     if missing:
         problems = [Problem(f"{path.name} of {name}, line 1", f"no column {column}", "it") for column in missing]
         raise BadInputError(f"{path} is no test file of KoBEST's {name}.", problems)
-    return [_case(path, name, number, row, way) for number, row in enumerate(rows, start=2)]
+    return list(enumerate(rows, start=2))
 
 
 def _case(path: Path, name: str, line: int, row: Row, way: Way) -> Case:

@@ -189,6 +189,10 @@ def _further(report: EvaluationReport) -> list[dict[str, str]]:
         counted = further.preferences
         facts.append(("preferences", f"{counted.wins:,} / {counted.ties:,} / {counted.losses:,}"))
         facts.append(("disagreed", f"{counted.disagreed:,}"))
+    for task, figures in (further.harness or {}).items():
+        facts.append(
+            (f"lm-evaluation-harness: {task}", ", ".join(f"{name} {one:.4f}" for name, one in figures.items()))
+        )
     return [{"key": key, "value": value} for key, value in facts]
 
 

@@ -114,13 +114,14 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def open_suite(path: Path, way: Way = "generate", tasks: Sequence[str] = ()) -> Suite:
+def open_suite(path: Path, way: Way = "generate", tasks: Sequence[str] = (), limit: int | None = None) -> Suite:
     """The suite that a path holds.
 
     Args:
         path: A case file (JSONL or JSON), the folder of a dataset version, or the folder of KoBEST.
         way: For cases that have choices: by a free answer, or by the likeliest choice.
         tasks: Tasks of KoBEST; none: all.
+        limit: Rows of each of KoBEST's tasks; none: all.
 
     Raises:
         BadInputError: It is none of these, or has faults: each is named with file, line and field.
@@ -128,7 +129,7 @@ def open_suite(path: Path, way: Way = "generate", tasks: Sequence[str] = ()) -> 
     if path.is_file():
         return Suite(path.stem, read_cases(path), way)
     if kobest.is_folder(path):
-        return Suite("kobest", kobest.read_tasks(path, tasks, way), way)
+        return Suite("kobest", kobest.read_tasks(path, tasks, way, limit), way)
     if (path / "test.parquet").is_file():
         return Suite(path.name, cases_from_dataset(path), way)
     found = "a folder without test.parquet or KoBEST's tasks" if path.is_dir() else "nothing there"

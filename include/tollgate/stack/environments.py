@@ -1,8 +1,9 @@
-"""Make the project's two Python environments; standard library only, for nothing is installed yet when this runs.
+"""Make the project's three Python environments; standard library only, for nothing is installed yet when this runs.
 
-    python3.11 include/tollgate/stack/environments.py [--only airflow|ml|dev]
+    python3.11 include/tollgate/stack/environments.py [--only airflow|ml|harness|dev]
 
-``.venv`` holds Airflow's side and the development tools, ``.venv-ml`` the trainer and the CPU build of vLLM. Both are
+``.venv`` holds Airflow's side and the development tools, ``.venv-ml`` the trainer and the CPU build of vLLM,
+``.venv-harness`` lm-evaluation-harness, whose many libraries the trainer's would import where they found them. All are
 made by uv, which is fetched when the machine has none, else by venv and pip. A stamp, written last, tells that an
 environment is complete for these requirement files: running again then changes nothing. An interrupted run leaves a
 mark, and the next one starts that environment afresh.
@@ -31,7 +32,7 @@ PROJECT = Path(__file__).resolve().parents[3]
 PYTHON = (3, 11)
 UV = "uv==0.13.8"
 FREE_DISK = 6 * 2**30
-"""Bytes that both environments and the downloads need."""
+"""Bytes that the environments and the downloads need."""
 
 C_LIBRARY = (2, 28)
 """Oldest glibc that the pinned wheels run on."""
@@ -92,6 +93,12 @@ ENVIRONMENTS = (
             RequirementSet(("containers/vllm/requirements-cpu-wheel.txt",), hashed=True),
         ),
         (("libnuma.so.1", "libnuma1"), ("libgomp.so.1", "libgomp1"), ("libstdc++.so.6", "libstdc++6")),
+    ),
+    Environment(
+        "harness",
+        "EleutherAI's lm-evaluation-harness, for KoBEST",
+        ".venv-harness",
+        (RequirementSet(("containers/harness/requirements.txt",)),),
     ),
 )
 
@@ -398,7 +405,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0 done, 3 something is missing or failed.
     """
     parser = argparse.ArgumentParser(description="Make the project's Python environments.")
-    parser.add_argument("--only", choices=["airflow", "ml", "dev"], help="just this one; dev is the same as airflow")
+    parser.add_argument(
+        "--only", choices=["airflow", "ml", "harness", "dev"], help="just this one; dev is the same as airflow"
+    )
     only = parser.parse_args(arguments).only
     wanted = [e for e in ENVIRONMENTS if only is None or e.name == {"dev": "airflow"}.get(only, only)]
     todo = [environment for environment in wanted if not is_complete(environment)]
