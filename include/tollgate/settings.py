@@ -70,6 +70,10 @@ class Settings(BaseSettings):
     ml_python: Path = Field(
         PROJECT / ".venv-ml" / "bin" / "python", description="Interpreter with torch, TRL and vLLM, for process jobs."
     )
+    harness_python: Path = Field(
+        PROJECT / ".venv-harness" / "bin" / "python",
+        description="Interpreter with EleutherAI's lm-evaluation-harness, for KoBEST.",
+    )
     backend_pythons: dict[str, Path] = Field(
         {},
         description="Interpreters of the other training backends by their name; else of .venv-axolotl and so on.",
@@ -121,7 +125,7 @@ class Settings(BaseSettings):
         "host", description="Docker network of such servers: host, or a network that the gateway is in."
     )
 
-    @field_validator("home", "ml_python", "base_model", "provider_keys", "signing_key")
+    @field_validator("home", "ml_python", "harness_python", "base_model", "provider_keys", "signing_key")
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
         return None if path is None else path.absolute()  # the stack's processes must all mean the same place

@@ -19,7 +19,7 @@ from tests.unit.evaluation.kobest_files import write_kobest
 from tests.unit.training.example_base import tensors, write_base_model
 
 from tollgate.evaluation.cases import CaseResult, read_json_lines
-from tollgate.evaluation.harness import HarnessSettings, run_harness
+from tollgate.evaluation.harness import run_harness
 from tollgate.evaluation.suite_run import Asking, run_suite
 from tollgate.evaluation.suites import open_suite
 from tollgate.settings import PROJECT, settings
@@ -61,7 +61,7 @@ def model(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def server(model: Path, tmp_path: Path) -> Iterator[str]:
-    for python in (settings().ml_python, HarnessSettings().harness_python):
+    for python in (settings().ml_python, settings().harness_python):
         if not python.exists():
             pytest.skip(f"{python} is not there; make it with: make setup")
     with socket.socket() as probe:

@@ -17,8 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pydantic import BaseModel, Field, TypeAdapter
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, TypeAdapter
 
 from tollgate.errors import BadInputError, Problem, ServiceUnavailableError, TollgateError
 from tollgate.evaluation import kobest
@@ -26,7 +25,7 @@ from tollgate.evaluation.cases import Message, read_json_lines, write_json_lines
 from tollgate.evaluation.harness_server import address_of, look_at_server
 from tollgate.evaluation.scorers import ScoredCase
 from tollgate.evaluation.suite_run import Asking
-from tollgate.settings import PROJECT
+from tollgate.settings import PROJECT, settings
 
 PROGRAM = PROJECT / "containers" / "harness" / "run_tasks.py"
 REQUIREMENTS = "containers/harness/requirements.txt"
@@ -47,19 +46,6 @@ _TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json")
 
 Progress = Callable[[int, int], None]
 """Takes the requests that are answered, and all of them."""
-
-
-class HarnessSettings(BaseSettings):
-    """Where the harness is."""
-
-    model_config = SettingsConfigDict(
-        env_prefix="TOLLGATE_", env_file=str(PROJECT / ".env"), env_ignore_empty=True, extra="ignore"
-    )
-
-    harness_python: Path = Field(
-        PROJECT / ".venv-harness" / "bin" / "python",
-        description="Interpreter with EleutherAI's lm-evaluation-harness, for KoBEST.",
-    )
 
 
 @dataclass(frozen=True)
@@ -161,7 +147,7 @@ def run_harness(
 
 
 def _python() -> Path:
-    python = HarnessSettings().harness_python.absolute()
+    python = settings().harness_python
     if python.exists() and any((python.parent.parent / "lib").glob("python3*/site-packages/lm_eval/__init__.py")):
         return python
     found = "an interpreter without lm_eval" if python.exists() else f"no interpreter {python}"
@@ -179,14 +165,16 @@ def check_tokenizer(folder: Path | None) -> Path:
     if folder is None:
         problem = Problem("--tokenizer", "no value, and the server's model is not on this machine", expected)
         raise BadInputError("The harness needs the model's tokenizer.", [problem])
-    settings = folder / "tokenizer_config.json"
+    configuration = folder / "tokenizer_config.json"
     try:
-        content = json.loads(settings.read_text(encoding="utf-8"))
+        content = json.loads(configuration.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        problem = Problem(str(settings), f"{type(error).__name__}", expected)
+        problem = Problem(str(configuration), f"{type(error).__name__}", expected)
         raise BadInputError("The tokenizer's folder cannot be read.", [problem]) from error
     if not content.get("chat_template") and not any((folder / name).is_file() for name in _TEMPLATE_FILES):
-        problem = Problem(str(folder), "no chat template", f"{_TEMPLATE_FILES[0]}, or chat_template in {settings.name}")
+        problem = Problem(
+            str(folder), "no chat template", f"{_TEMPLATE_FILES[0]}, or chat_template in {configuration.name}"
+        )
         raise BadInputError("The tokenizer has no chat template.", [problem])
     return folder
 

@@ -15,9 +15,10 @@ from typer.testing import CliRunner
 from tollgate.errors import BadInputError, ServiceUnavailableError
 from tollgate.evaluation import kobest
 from tollgate.evaluation.evaluate_commands import evaluate_command
-from tollgate.evaluation.harness import HarnessSettings, check_tokenizer, read_outcome, run_harness
+from tollgate.evaluation.harness import check_tokenizer, read_outcome, run_harness
 from tollgate.evaluation.harness_server import DEFAULT_LENGTH, look_at_server
 from tollgate.evaluation.suite_run import Asking
+from tollgate.settings import settings
 
 ANSWERS = {
     "BoolQ-1": "예",
@@ -45,7 +46,7 @@ def server(tmp_path: Path) -> Iterator[CompletionsServer]:
 
 @pytest.fixture
 def installed() -> Path:
-    python = HarnessSettings().harness_python
+    python = settings().harness_python
     if not python.exists():
         pytest.skip(f"lm-evaluation-harness is not there ({python}); make it with: make setup")
     return python
@@ -184,15 +185,16 @@ def test_a_tokenizer_without_template_or_of_nowhere_is_named(
     server.root = tmp_path / "elsewhere"
     with pytest.raises(BadInputError, match="--tokenizer: found no value"):
         run_harness(suite, asking(server), tmp_path / "out")
-    settings = json.loads((bare / "tokenizer_config.json").read_text()) | {"chat_template": "{{ messages }}"}
-    (bare / "tokenizer_config.json").write_text(json.dumps(settings))
+    stored = json.loads((bare / "tokenizer_config.json").read_text()) | {"chat_template": "{{ messages }}"}
+    (bare / "tokenizer_config.json").write_text(json.dumps(stored))
     assert check_tokenizer(bare) == bare
 
 
 def test_a_harness_that_is_not_installed_says_what_installs_it(
     suite: Path, server: CompletionsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TOLLGATE_HARNESS_PYTHON", str(tmp_path / "none" / "bin" / "python"))
+    absent = settings().model_copy(update={"harness_python": tmp_path / "none" / "bin" / "python"})
+    monkeypatch.setattr("tollgate.evaluation.harness.settings", lambda: absent)
     with pytest.raises(BadInputError, match=r"no interpreter .*containers/harness/requirements.txt: 'make setup'"):
         run_harness(suite, asking(server), tmp_path / "out")
 

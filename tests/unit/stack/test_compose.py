@@ -13,7 +13,6 @@ import pytest
 import yaml
 
 from gateway.configuration import GatewayOptions
-from tollgate.evaluation.harness import HarnessSettings
 from tollgate.settings import PROJECT, Settings
 
 FILE = PROJECT / "docker-compose.yaml"
@@ -78,7 +77,7 @@ def test_every_variable_is_explained_in_the_example() -> None:
     example = (PROJECT / ".env.example").read_text(encoding="utf-8")
     listed = set(re.findall(r"^#(\w+)=", example, flags=re.MULTILINE))
     assert set(re.findall(r"\$\{(\w+)", TEXT)) <= listed
-    own = ((Settings, "TOLLGATE_"), (HarnessSettings, "TOLLGATE_"), (GatewayOptions, "TOLLGATE_GATEWAY_"))
+    own = ((Settings, "TOLLGATE_"), (GatewayOptions, "TOLLGATE_GATEWAY_"))
     for model, prefix in own:
         flat = " ".join(example.replace("\n# ", " ").split())
         for name, field in model.model_fields.items():
