@@ -225,6 +225,7 @@ class ModelServer(Table):
     ``requested_until``: somebody waits for it, whether or not a route leads there. ``address`` is known while it is
     ready, draining or stopping. ``job_id`` is the runtime's, as ``<runtime>:<id>``. ``answered`` is the count of its
     answers when it was looked at last, ``idle_since`` when that count stood still and nothing was under way.
+    ``silent_since``: since when one that was ready has been seen not to answer its health check.
     """
 
     __tablename__ = "model_servers"
@@ -245,6 +246,7 @@ class ModelServer(Table):
     failures: Mapped[int] = mapped_column(server_default="0")
     answered: Mapped[int] = mapped_column(BigInteger, server_default="0")
     idle_since: Mapped[dt.datetime | None]
+    silent_since: Mapped[dt.datetime | None]
     looked_at: Mapped[dt.datetime | None]
     created_at: Mapped[dt.datetime] = _now()
 
