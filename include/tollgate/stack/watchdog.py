@@ -14,7 +14,6 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import NoReturn
 
@@ -90,7 +89,7 @@ def _say(text: str) -> None:
     print(text, flush=True)  # ruff: ignore[T201]
 
 
-def main(words: Sequence[str]) -> None:
+def main(words: list[str]) -> None:
     """Watch, in the child; else start it and become the program."""
     if words[0] == _WATCH:
         url, seconds, grace, server = words[1:]
@@ -99,7 +98,7 @@ def main(words: Sequence[str]) -> None:
         _run(words[:3], words[3:])
 
 
-def _run(how: Sequence[str], command: Sequence[str]) -> NoReturn:
+def _run(how: list[str], command: list[str]) -> NoReturn:
     # In a session of its own a stop or pause of the server's group does not reach it.
     own = [sys.executable, "-m", "tollgate.stack.watchdog", _WATCH, *how, str(os.getpid())]
     subprocess.Popen(own, stdin=subprocess.DEVNULL, start_new_session=True)

