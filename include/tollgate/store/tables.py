@@ -169,6 +169,7 @@ class StageTransition(Table):
     from_stage: Mapped[str | None] = mapped_column(String(50))
     to_stage: Mapped[str] = mapped_column(String(50))
     reason: Mapped[str] = mapped_column(Text)
+    reason_ko: Mapped[str | None] = mapped_column(Text)
     changed_by: Mapped[str] = mapped_column(String(255))
     changed_at: Mapped[dt.datetime] = _now()
 
