@@ -30,11 +30,11 @@ V1, V2, V3 = (f"{ROUTE}@v{version}" for version in (1, 2, 3))
 
 @pytest.fixture
 def shared(postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeVllm]:
-    """The shared server of adapters, and settings under which nothing is kept longer than a test wants."""
+    """The shared server of adapters, and settings under which only a test lets time pass."""
     with FakeVllm() as server:
         monkeypatch.setenv("TOLLGATE_HOME", str(tmp_path / "home"))
         monkeypatch.setenv("TOLLGATE_SIGNATURES", "required")
-        monkeypatch.setenv("TOLLGATE_SERVER_QUIET_SECONDS", "1")
+        monkeypatch.setenv("TOLLGATE_SERVER_QUIET_SECONDS", "30")
         monkeypatch.setenv("TOLLGATE_SERVER_RETENTION_SECONDS", "3600")
         settings.cache_clear()
         yield server

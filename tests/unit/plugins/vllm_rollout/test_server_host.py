@@ -108,6 +108,7 @@ def test_a_killed_server_is_started_again_and_down_finds_it(host: JobServerHost,
     for process in ours:
         os.kill(process.pid, signal.SIGKILL)
     wait_until(lambda: not host.is_running(started.job_id))
+    assert "GET /health" in host.last_words(order)
     second = begin(host, order)
     assert second.job_id != started.job_id
     wait_until(lambda: server_metrics.is_healthy(second.address))
