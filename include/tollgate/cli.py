@@ -160,6 +160,9 @@ def _print_status(found: list[Any]) -> None:
         )
     console = Console()
     Console(width=console.width if console.is_terminal else 160).print(table)
+    for service in found:
+        if service.problem:
+            console.print(f"{service.name}: {service.problem}", markup=False, highlight=False, soft_wrap=True)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -112,6 +112,11 @@ class Settings(BaseSettings):
         gt=0,
         description="Longest time that a server of full weights may take until it is healthy.",
     )
+    server_hang_seconds: float = Field(
+        120,
+        gt=0,
+        description="How long a vLLM server that was ready may not answer /health before it is started again.",
+    )
     server_retention_seconds: float = Field(
         3600, ge=0, description="How long the former server of full weights stays for a rollback after its route moved."
     )

@@ -191,6 +191,13 @@ class DockerRuntime:
         if last and not last.endswith("\n"):
             yield visible_text(last)
 
+    def last_lines(self, job_id: str, count: int) -> list[str]:
+        """Ask the engine for the end of the container's log."""
+        text = b""
+        with _unless_gone():
+            text = self._client.logs(job_id, tail=count, stdout=True, stderr=True)
+        return [visible_text(line) for line in text.decode("utf-8", errors="replace").splitlines()]
+
     def wait(self, job_id: str) -> JobStatus:
         """Block until the container has ended."""
         with _unless_gone():

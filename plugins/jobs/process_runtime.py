@@ -147,6 +147,15 @@ class ProcessRuntime:
             if pending:
                 yield _text(pending)
 
+    def last_lines(self, job_id: str, count: int) -> list[str]:
+        """Read the end of ``job.log``."""
+        folder, _ = _parts(job_id)
+        try:
+            text = (folder / "job.log").read_bytes()
+        except OSError:
+            return []
+        return [_text(line) for line in text.splitlines()[-count:]]
+
     def wait(self, job_id: str) -> JobStatus:
         """Block until the job has ended."""
         while (status := self.status(job_id)).state is JobState.ACTIVE:

@@ -146,6 +146,9 @@ class Runtime(Protocol):
     def follow(self, job_id: str) -> Iterator[str]:
         """Yield the lines of the job's log, from the first one to the job's end."""
 
+    def last_lines(self, job_id: str, count: int) -> list[str]:
+        """Return the end of the job's log so far, ``count`` lines at most; nothing where it is gone."""
+
     def wait(self, job_id: str) -> JobStatus:
         """Block until the job has ended, and return how."""
 

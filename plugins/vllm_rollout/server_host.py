@@ -83,12 +83,9 @@ class JobServerHost:
             leases.release(session, _key(order).holder)
 
     def last_words(self, order: ServerOrder) -> str:
-        """The last lines of a process's log; a container's are with its engine."""
-        try:
-            text = (order.folder / "job.log").read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return ""
-        return "Last lines of its log:\n" + "\n".join(text.splitlines()[-LAST_LINES:])
+        """The last lines of its log."""
+        lines = [line for runtime, own in self._jobs(order, None) for line in runtime.last_lines(own, LAST_LINES)]
+        return "\n".join(["Last lines of its log:", *lines]) if lines else ""
 
     def _jobs(self, order: ServerOrder, job_id: str | None) -> list[tuple[Runtime, str]]:
         """The order's job: the one that the row names, else what the runtime in use finds by its folder."""

@@ -82,12 +82,14 @@ def test_status_as_json_is_one_object_and_not_healthy_is_status_3(
 
     found = [
         ServiceStatus("postgres", "running", 7, None, healthy=True, memory=1),
-        ServiceStatus("mlflow", "stopped", None, None, healthy=False, memory=0),
+        ServiceStatus("router@v2", "restarting", None, None, healthy=False, memory=0, problem="it hung [for long]"),
     ]
     monkeypatch.setattr(lifecycle, "status", lambda _: found)
     assert _main("status", "--json") == 3
     services = json.loads(capsys.readouterr().out)["services"]
-    assert [(row["name"], row["healthy"]) for row in services] == [("postgres", True), ("mlflow", False)]
+    assert [(row["name"], row["healthy"]) for row in services] == [("postgres", True), ("router@v2", False)]
+    assert _main("status") == 3
+    assert "router@v2: it hung [for long]" in capsys.readouterr().out
     monkeypatch.setattr(lifecycle, "status", lambda _: found[:1])
     assert _main("status") == 0
     assert "postgres" in capsys.readouterr().out

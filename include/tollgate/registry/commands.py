@@ -18,6 +18,7 @@ from rich.table import Table
 from sqlalchemy.orm import Session
 
 from tollgate.errors import BadInputError, Problem, ServiceUnavailableError
+from tollgate.reasons import Reason, shown
 from tollgate.registry import lifecycle, mlflow_projection, signatures
 from tollgate.registry.lifecycle import StageChange, StageConflictError
 from tollgate.registry.registration import Registration
@@ -123,7 +124,9 @@ def sign(
         model = lifecycle.find(session, served_name)
         digest = signatures.sign(Path(model.model_path))
         lifecycle.record_manifest(session, model.id, digest)
-        lifecycle.record_remark(session, model, getpass.getuser(), f"signed as it is, manifest {digest[:12]}: {why}")
+        known = digest[:12]
+        words = Reason(f"signed as it is, manifest {known}: {why}", f"현재 파일 그대로 서명, 매니페스트 {known}: {why}")
+        lifecycle.record_remark(session, model, getpass.getuser(), words)
     _say({"served_name": served_name, "manifest_digest": digest}, f"{served_name} is signed.", as_json)
 
 
@@ -222,7 +225,7 @@ def _history_table(model_name: str, changes: Sequence[StageChange]) -> Table:
             change.from_stage or "-",
             f"[{colour}]{change.to_stage}[/]",
             escape(change.by),
-            escape(change.why),
+            escape(shown(change.why, change.why_ko)),
         )
     return table
 

@@ -18,6 +18,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from tollgate.errors import BadInputError, GateRefusedError, Problem, TollgateError
+from tollgate.reasons import Reason, as_reason
 from tollgate.store.tables import FinetuningJob, RegisteredModel, StageTransition
 
 Verdict = Literal["pass", "inconclusive", "fail"]
@@ -71,7 +72,10 @@ class StageConflictError(TollgateError):
 
 @dataclass(frozen=True)
 class StageChange:
-    """One line of a model's history; ``from_stage`` is null where the version was reserved."""
+    """One line of a model's history; ``from_stage`` is null where the version was reserved.
+
+    ``why_ko`` is ``why`` in Korean, the same where a person wrote it; null in lines from before there was one.
+    """
 
     served_name: str
     version: int
@@ -79,6 +83,7 @@ class StageChange:
     to_stage: str
     by: str
     why: str
+    why_ko: str | None
     at: dt.datetime
 
 
@@ -138,7 +143,8 @@ def reserve_version(
     )
     session.add(model)
     session.flush()
-    _write_down(session, model, None, Stage.CANDIDATE, created_by, f"made by job {job.job_name}")
+    made = Reason(f"made by job {job.job_name}", f"학습 작업 {job.job_name}의 결과")
+    _write_down(session, model, None, Stage.CANDIDATE, created_by, made)
     session.refresh(model)
     return model
 
@@ -175,13 +181,13 @@ def record_manifest(session: Session, model_id: int, digest: str) -> None:
     session.execute(update(RegisteredModel).where(RegisteredModel.id == model_id).values(manifest_digest=digest))
 
 
-def record_remark(session: Session, model: RegisteredModel, by: str, what: str) -> None:
+def record_remark(session: Session, model: RegisteredModel, by: str, what: Reason | str) -> None:
     """Add a line to the version's history that leaves it in its stage."""
     _write_down(session, model, Stage(model.status), Stage(model.status), by, what)
 
 
 def move(
-    session: Session, model_id: int, from_stage: Stage | str, to_stage: Stage | str, by: str, why: str
+    session: Session, model_id: int, from_stage: Stage | str, to_stage: Stage | str, by: str, why: Reason | str
 ) -> RegisteredModel:
     """Move a version from one stage to another if it still is in the first; asking for what already is changes nothing.
 
@@ -191,7 +197,7 @@ def move(
         from_stage: The stage in which the caller saw it.
         to_stage: The stage that it should have.
         by: Who decided: a user, or the name of a run.
-        why: The reason, for people.
+        why: The reason, for people; a text is a person's own words.
 
     Raises:
         BadInputError: There is no such version, stage or transition.
@@ -209,7 +215,7 @@ def move(
 
 
 def promote_to_production(
-    session: Session, model_id: int, by: str, why: str, replacing: int | None = None
+    session: Session, model_id: int, by: str, why: Reason | str, replacing: int | None = None
 ) -> RegisteredModel:
     """Make a staged version (or a former one, in a rollback) the production version; the present one is archived.
 
@@ -219,7 +225,7 @@ def promote_to_production(
         session: The caller's transaction.
         model_id: The version.
         by: Who decided: a user, or the name of a run.
-        why: The reason, for people.
+        why: The reason, for people; a text is a person's own words.
         replacing: Id of the champion on which the decision was based; null: whichever there is.
 
     Raises:
@@ -239,12 +245,14 @@ def promote_to_production(
         former = get(session, replacing)
         raise StageConflictError(former.served_name, "production", former.status)
     if present is not None:
-        reason = f"replaced by {model.served_name}: {why}"
+        words = as_reason(why)
+        name = model.served_name
+        reason = Reason(f"replaced by {name}: {words.en}", f"{name}(으)로 교체: {words.ko}")
         _compare_and_set(session, present, Stage.PRODUCTION, Stage.ARCHIVED, by, reason)
     return _compare_and_set(session, model, Stage(model.status), Stage.PRODUCTION, by, why)
 
 
-def archive(session: Session, model_id: int, by: str, why: str) -> RegisteredModel:
+def archive(session: Session, model_id: int, by: str, why: Reason | str) -> RegisteredModel:
     """Take a version out of use, from whichever stage it is in; archiving twice changes nothing.
 
     Raises:
@@ -361,6 +369,7 @@ def history(session: Session, model_name: str) -> list[StageChange]:
             to_stage=change.to_stage,
             by=change.changed_by,
             why=change.reason,
+            why_ko=change.reason_ko,
             at=change.changed_at,
         )
         for change, model in rows
@@ -368,7 +377,7 @@ def history(session: Session, model_name: str) -> list[StageChange]:
 
 
 def _compare_and_set(
-    session: Session, model: RegisteredModel, start: Stage, goal: Stage, by: str, why: str
+    session: Session, model: RegisteredModel, start: Stage, goal: Stage, by: str, why: Reason | str
 ) -> RegisteredModel:
     if goal is not Stage.ARCHIVED and model.verdict not in PASSABLE:
         raise GateRefusedError(f"{model.served_name} stays {start}: its verdict is {model.verdict or 'open'}.")
@@ -388,13 +397,17 @@ def _compare_and_set(
     return changed
 
 
-def _write_down(session: Session, model: RegisteredModel, start: Stage | None, goal: Stage, by: str, why: str) -> None:
+def _write_down(
+    session: Session, model: RegisteredModel, start: Stage | None, goal: Stage, by: str, why: Reason | str
+) -> None:
+    words = as_reason(why)
     session.add(
         StageTransition(
             model_id=model.id,
             from_stage=None if start is None else start.value,
             to_stage=goal.value,
-            reason=why,
+            reason=words.en,
+            reason_ko=words.ko,
             changed_by=by,
         )
     )

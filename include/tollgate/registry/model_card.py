@@ -45,7 +45,8 @@ _RESULTS: dict[str, tuple[str, str]] = {
     "evaluation/base_accuracy": ("Accuracy of the base model", "기반 모델의 정확도"),
     "evaluation/valid_json_share": ("Answers that are valid JSON", "올바른 JSON 응답 비율"),
 }
-_VERDICTS = {"pass": "통과", "inconclusive": "판단 보류", "fail": "불합격"}
+VERDICTS_KO = {"pass": "통과", "inconclusive": "판단 보류", "fail": "불합격"}
+"""The verdicts in Korean."""
 _WORDS: dict[str, tuple[str, str]] = {
     "base": ("Base model", "기반 모델"),
     "data": ("Learned from", "학습 데이터"),
@@ -154,7 +155,7 @@ def _verdict(facts: CardFacts, language: Language, none: str) -> list[str]:
     if facts.verdict is None:
         return [none, ""]
     korean = language == "ko"
-    outcome = _VERDICTS.get(facts.verdict, facts.verdict) if korean else facts.verdict
+    outcome = VERDICTS_KO.get(facts.verdict, facts.verdict) if korean else facts.verdict
     reasons = facts.reasons_ko or facts.reasons if korean else facts.reasons
     return [f"**{outcome}**", "", *(f"- {reason}" for reason in reasons), ""]
 

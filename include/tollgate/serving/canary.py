@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -21,6 +21,7 @@ from scipy.special import betaincinv
 from scipy.stats import binom
 
 from tollgate.errors import BadInputError, Problem
+from tollgate.reasons import Reason
 from tollgate.settings import Settings, settings
 
 PERCENTILE = 0.95
@@ -107,13 +108,6 @@ class ArmFigures:
         """The figures as the history keeps them."""
         counts = ("requests", "bad_requests", "users", "failed_users", "answered_users", "empty_users", "untold")
         return {name: getattr(self, name) for name in counts} | {"latency_p95_ms": self.latency}
-
-
-class Reason(NamedTuple):
-    """Why something was decided, in English and in Korean."""
-
-    en: str
-    ko: str
 
 
 @dataclass(frozen=True)

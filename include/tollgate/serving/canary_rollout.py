@@ -15,9 +15,10 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from tollgate.errors import BadInputError, GateRefusedError, Problem
+from tollgate.reasons import Reason, as_reason
 from tollgate.registry import lifecycle
 from tollgate.registry.lifecycle import Stage
-from tollgate.serving.canary import CanaryPlan, Decision, Reason, judge
+from tollgate.serving.canary import CanaryPlan, Decision, judge
 from tollgate.serving.canary_figures import measure
 from tollgate.serving.client import VllmClient
 from tollgate.serving.probes import Probe
@@ -58,7 +59,13 @@ class RolloutState(BaseModel):
 
 
 def begin(
-    session: Session, model_id: int, by: str, why: str, plan: CanaryPlan, prompts: Sequence[Probe], client: VllmClient
+    session: Session,
+    model_id: int,
+    by: str,
+    why: Reason | str,
+    plan: CanaryPlan,
+    prompts: Sequence[Probe],
+    client: VllmClient,
 ) -> RolloutState:
     """Load a version, look at its answers and give it the plan's first share beside the production version.
 
@@ -69,7 +76,7 @@ def begin(
         session: The caller's transaction.
         model_id: A version with a verdict that lets it pass.
         by: Who decided.
-        why: The reason, in words.
+        why: The reason, in words; a text is a person's own.
         plan: Shares, times and margins.
         prompts: Questions that it must answer before it gets any traffic.
         client: The vLLM replicas.
@@ -93,13 +100,13 @@ def begin(
     if model.status == Stage.CANDIDATE:
         lifecycle.move(session, model.id, Stage.CANDIDATE, Stage.STAGING, by, why)
     deploy(session, route, model.id, by, prompts, client, share=plan.steps[0])
-    now = _now(session)
+    now, words = _now(session), as_reason(why)
     rollout = Rollout(
         route=route,
         model_id=model.id,
         former_id=champion.id,
         plan=plan.model_dump(mode="json"),
-        reason=why,
+        reason=words.en,
         started_by=by,
         started_at=now,
         step_started_at=now,
@@ -107,11 +114,10 @@ def begin(
     session.add(rollout)
     session.flush()
     session.refresh(rollout)
-    words = (Reason(why, why),)
-    _note(session, rollout, "begin", plan.steps[0], by, words)
+    _note(session, rollout, "begin", plan.steps[0], by, (words,))
     if plan.steps[0] == 1:
         return _finish(session, rollout, plan, by, Decision("complete", (_ONE_STEP,)))
-    return _state(session, rollout, "begin", words)
+    return _state(session, rollout, "begin", (words,))
 
 
 def look(session: Session, rollout_id: int, by: str) -> RolloutState:
@@ -234,7 +240,11 @@ def _finish(
     figures: dict[str, Any] | None = None,
 ) -> RolloutState:
     rollout.step = len(plan.steps) - 1
-    why = f"rollout {rollout.id}: {' '.join(decision.reasons)} {rollout.reason}"
+    begun = _words_of_begin(session, rollout)
+    why = Reason(
+        f"rollout {rollout.id}: {' '.join(decision.reasons)} {begun.en}",
+        f"단계적 출시 {rollout.id}: {' '.join(decision.reasons_ko)} {begun.ko}",
+    )
     lifecycle.promote_to_production(session, rollout.model_id, by, why, replacing=rollout.former_id)
     set_route(session, rollout.route, {rollout.model_id: 1.0}, by)
     return _end(session, rollout, "completed", 1.0, by, decision.told, figures)
@@ -244,8 +254,11 @@ def _go_back(
     session: Session, rollout: Rollout, by: str, reasons: Sequence[Reason], figures: dict[str, Any]
 ) -> RolloutState:
     set_route(session, rollout.route, {rollout.former_id: 1.0}, by)
-    why = " ".join(reason.en for reason in reasons)
-    lifecycle.archive(session, rollout.model_id, by, f"rollout {rollout.id} was rolled back: {why}")
+    why = Reason(
+        f"rollout {rollout.id} was rolled back: {' '.join(reason.en for reason in reasons)}",
+        f"단계적 출시 {rollout.id}을(를) 되돌림: {' '.join(reason.ko for reason in reasons)}",
+    )
+    lifecycle.archive(session, rollout.model_id, by, why)
     return _end(session, rollout, "rolled_back", 0.0, by, reasons, figures)
 
 
@@ -286,6 +299,13 @@ def _note(
         )
     )
     session.flush()
+
+
+def _words_of_begin(session: Session, rollout: Rollout) -> Reason:
+    """Why it was begun; its first event has the Korean, too."""
+    query = select(RolloutEvent).where(RolloutEvent.rollout_id == rollout.id).order_by(RolloutEvent.id)
+    first = session.scalars(query.limit(1)).first()
+    return Reason(rollout.reason, (first.reason_ko if first else None) or rollout.reason)
 
 
 def _last_action(session: Session, rollout: Rollout) -> str | None:

@@ -16,6 +16,7 @@ from rich.table import Table
 from sqlalchemy import select
 
 from tollgate.errors import BadInputError, Problem
+from tollgate.reasons import shown
 from tollgate.registry import lifecycle
 from tollgate.serving import canary_rollout
 from tollgate.store.session import transaction
@@ -145,7 +146,7 @@ def _tell(state: canary_rollout.RolloutState, as_json: bool) -> None:
     if as_json:
         _print_json(state.model_dump(mode="json"))
         return
-    why = _both(" ".join(state.reasons), " ".join(state.reasons_ko))
+    why = shown(" ".join(state.reasons), " ".join(state.reasons_ko))
     text = f"{state.served_name} has {state.share:.0%} of {state.route} ({state.status}). {why}"
     Console(soft_wrap=True).print(escape(text), highlight=False)
 
@@ -155,14 +156,9 @@ def _table(state: canary_rollout.RolloutState, past: Sequence[RolloutEvent]) -> 
     table = Table("when (UTC)", "what", "share", "who", "why", title=escape(title), title_justify="left")
     for event in past:
         when = f"{event.changed_at:%Y-%m-%d %H:%M:%S}"
-        why = escape(_both(event.reason, event.reason_ko))
+        why = escape(shown(event.reason, event.reason_ko))
         table.add_row(when, event.action, f"{event.share:.0%}", escape(event.changed_by), why)
     return table
-
-
-def _both(english: str, korean: str | None) -> str:
-    """A reason in both languages, a line each; a person's own words stand once."""
-    return english if not korean or korean == english else f"{english}\n{korean}"
 
 
 def _events(past: Sequence[RolloutEvent]) -> list[dict[str, Any]]:

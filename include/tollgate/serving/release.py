@@ -17,10 +17,11 @@ from tollgate.errors import BadInputError, GateRefusedError, Problem
 from tollgate.experiments.analysis import conclude, open_experiment, stop
 from tollgate.experiments.decision import Action, Decision
 from tollgate.experiments.plan import ExperimentPlan
+from tollgate.reasons import Reason, as_reason
 from tollgate.registry import lifecycle
 from tollgate.registry.lifecycle import Stage
 from tollgate.serving import canary_rollout
-from tollgate.serving.canary import CanaryPlan, Reason
+from tollgate.serving.canary import CanaryPlan
 from tollgate.serving.canary_rollout import RolloutState
 from tollgate.serving.client import VllmClient
 from tollgate.serving.probes import Probe
@@ -59,7 +60,7 @@ def has_champion(session: Session, model_id: int) -> bool:
 
 
 def promote(
-    session: Session, model_id: int, by: str, why: str, prompts: Sequence[Probe], client: VllmClient
+    session: Session, model_id: int, by: str, why: Reason | str, prompts: Sequence[Probe], client: VllmClient
 ) -> Release:
     """Give a version its whole route and make it the production version; experiment and rollout on it stop.
 
@@ -67,7 +68,7 @@ def promote(
         session: The caller's transaction.
         model_id: A version with a verdict that lets it pass.
         by: Who decided.
-        why: The reason, in words.
+        why: The reason, in words; a text is a person's own.
         prompts: Questions that it must answer before the route moves.
         client: The vLLM replicas.
 
@@ -81,10 +82,13 @@ def promote(
     former = lifecycle.champion(session, model.model_name)
     deploy(session, model.model_name, model.id, by, prompts, client)
     lifecycle.promote_to_production(session, model.id, by, why)
-    reason = f"{model.served_name} got the whole route. {why}"
+    words = as_reason(why)
+    reason = Reason(
+        f"{model.served_name} got the whole route. {words.en}",
+        f"{model.served_name}이(가) 경로 전체를 맡았습니다. {words.ko}",
+    )
     _stop_experiment(session, model.model_name, reason)
-    korean = f"{model.served_name}이(가) 경로 전체를 맡았습니다. {why}"
-    canary_rollout.stop(session, model.model_name, by, Reason(reason, korean))
+    canary_rollout.stop(session, model.model_name, by, reason)
     other = former.served_name if former and former.id != model.id else None
     return Release(action="promoted", route=model.model_name, served_name=model.served_name, champion=other)
 
@@ -93,7 +97,7 @@ def open_test(
     session: Session,
     model_id: int,
     by: str,
-    why: str,
+    why: Reason | str,
     plan: ExperimentPlan,
     prompts: Sequence[Probe],
     client: VllmClient,
@@ -116,7 +120,10 @@ def open_test(
         raise GateRefusedError(f"Experiment {running.experiment_name} is running on {route}; conclude it first.")
     if canary_rollout.running(session, route) is not None:
         raise GateRefusedError(f"A rollout is running on {route}; wait for it, or abort it.")
-    model = _stage(session, model_id, by, f"to be tested against {champion.served_name}. {why}")
+    words = as_reason(why)
+    other = champion.served_name
+    tested = Reason(f"to be tested against {other}. {words.en}", f"{other}과(와) 비교 시험. {words.ko}")
+    model = _stage(session, model_id, by, tested)
     if model.status != Stage.STAGING:
         raise GateRefusedError(f"{model.served_name} is {model.status}; only a candidate can be tested.")
     deploy(session, route, model.id, by, prompts, client, share=plan.split["b"])
@@ -132,7 +139,13 @@ def open_test(
 
 
 def begin_rollout(
-    session: Session, model_id: int, by: str, why: str, plan: CanaryPlan, prompts: Sequence[Probe], client: VllmClient
+    session: Session,
+    model_id: int,
+    by: str,
+    why: Reason | str,
+    plan: CanaryPlan,
+    prompts: Sequence[Probe],
+    client: VllmClient,
 ) -> RolloutState:
     """Give a version the first share of its route, as ``canary_rollout.begin`` does; where nothing serves, the whole.
 
@@ -171,7 +184,10 @@ def settle(session: Session, experiment_id: int, decision: Decision, by: str) ->
     challenger = lifecycle.get(session, experiment.model_b_id)
     if not decision.final:
         return _release("kept", experiment, challenger, champion)
-    why = f"experiment {experiment.experiment_name}: {' '.join(decision.reasons)}"
+    why = Reason(
+        f"experiment {experiment.experiment_name}: {' '.join(decision.reasons)}",
+        f"실험 {experiment.experiment_name}: {' '.join(decision.reasons_ko)}",
+    )
     ended = conclude(session, experiment_id, decision, by)
     if not ended.changed:
         return _release(_done_before(ended.action), experiment, challenger, champion)
@@ -201,7 +217,9 @@ def stop_test(session: Session, experiment_id: int, reason: str, by: str) -> Rel
     challenger = lifecycle.get(session, experiment.model_b_id)
     if not stop(session, experiment_id, reason, by):
         return _release("kept", experiment, challenger, champion)
-    lifecycle.archive(session, challenger.id, by, f"experiment {experiment.experiment_name} was stopped: {reason}")
+    name = experiment.experiment_name
+    why = Reason(f"experiment {name} was stopped: {reason}", f"실험 {name} 중단: {reason}")
+    lifecycle.archive(session, challenger.id, by, why)
     set_route(session, experiment.route, {champion.id: 1.0}, by)
     return _release("rolled_back", experiment, challenger, champion)
 
@@ -248,7 +266,7 @@ def roll_back(
         canary_rollout.abort(session, rollout, by, why)
     if running is not None:
         stop_test(session, running.id, why, by)
-    reason = f"{lifecycle.ROLLBACK}{present.served_name}: {why}"
+    reason = Reason(f"{lifecycle.ROLLBACK}{present.served_name}: {why}", f"{present.served_name}에서 되돌림: {why}")
     lifecycle.promote_to_production(session, former.id, by, reason, replacing=present.id)
     set_route(session, route, {former.id: 1.0}, by)
     return Release(action="rolled_back", route=route, served_name=present.served_name, champion=former.served_name)
@@ -277,7 +295,7 @@ def retire(session: Session, route: str, by: str, why: str) -> list[str]:
         The served names of the versions that were not archived yet.
     """
     lifecycle.lock_model(session, route)  # before the experiment, as a decision on it does
-    _stop_experiment(session, route, why)
+    _stop_experiment(session, route, Reason(why, why))
     canary_rollout.stop(session, route, by, Reason(why, why))
     serving = update(Deployment).where(Deployment.route == route, Deployment.ended_at.is_(None))
     session.execute(serving.values(ended_at=func.clock_timestamp()))
@@ -290,17 +308,17 @@ def retire(session: Session, route: str, by: str, why: str) -> list[str]:
     return [model.served_name for model in gone]
 
 
-def _stage(session: Session, model_id: int, by: str, why: str) -> RegisteredModel:
+def _stage(session: Session, model_id: int, by: str, why: Reason | str) -> RegisteredModel:
     model = lifecycle.get(session, model_id)
     if model.status == Stage.CANDIDATE:
         return lifecycle.move(session, model_id, Stage.CANDIDATE, Stage.STAGING, by, why)
     return model
 
 
-def _stop_experiment(session: Session, route: str, why: str) -> None:
+def _stop_experiment(session: Session, route: str, why: Reason) -> None:
     running = update(Experiment).where(Experiment.route == route, Experiment.status == "running")
     end = func.clock_timestamp()
-    session.execute(running.values(status="stopped", decision_reasons=[{"en": why}], end_date=end))
+    session.execute(running.values(status="stopped", decision_reasons=[why._asdict()], end_date=end))
 
 
 def _done_before(action: Action | None) -> Literal["promoted", "rolled_back", "kept"]:

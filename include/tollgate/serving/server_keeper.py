@@ -32,6 +32,9 @@ LONGEST_PAUSE = 300.0
 LOOK_PAUSE = dt.timedelta(seconds=15)
 """Between two looks at whether a server that does not answer still lives."""
 
+LAST_LOOK_SECONDS = 10.0
+"""How long a silent server may take to answer the look after which it is stopped: a slow answer is no hang."""
+
 
 @dataclass(frozen=True)
 class ServerOrder:
@@ -103,7 +106,7 @@ def is_due(session: Session, server: ModelServer) -> bool:
         return True
     healthy = server.address is not None and server_metrics.is_healthy(server.address)
     if healthy:
-        return state is ServerState.STARTING
+        return state is ServerState.STARTING or server.silent_since is not None
     return server.looked_at is None or servers.now(session) >= server.looked_at + LOOK_PAUSE
 
 
@@ -140,10 +143,7 @@ def _step(server_id: int, host: ServerHost) -> str | None:
         }
         if state in steps:
             return steps[state](session, server, model, host)
-        job_id = server.job_id
-    if state is ServerState.STOPPING:
-        return _stop(server_id, order_of(model), job_id, host)
-    return None
+    return _stop(server_id, host)
 
 
 def _start(session: Session, server: ModelServer, model: RegisteredModel, host: ServerHost) -> str | None:
@@ -178,17 +178,18 @@ def _await(session: Session, server: ModelServer, model: RegisteredModel, host: 
     if not servers.is_needed(session, server):
         servers.change(session, server, ServerState.STOPPING)
         return f"{model.served_name} is not needed any more"
+    patience = dt.timedelta(seconds=settings().server_start_seconds)
+    over = servers.now(session) >= server.changed_at + patience
     if not server_metrics.is_healthy(server.address):
-        patience = dt.timedelta(seconds=settings().server_start_seconds)
-        if servers.now(session) < server.changed_at + patience:
+        if not over:
             return None
         host.stop(order_of(model), server.job_id)
         return _failed(session, server, model, f"it was not healthy within {settings().server_start_seconds:.0f} s")
     try:
         _look_at_answers(server.address, model)
-    except ServiceUnavailableError:
-        raise
     except TollgateError as error:
+        if isinstance(error, ServiceUnavailableError) and not over:
+            raise
         host.stop(order_of(model), server.job_id)
         return _failed(session, server, model, str(error))
     server.failures, server.problem, server.answered = 0, None, 0
@@ -201,9 +202,29 @@ def _watch(session: Session, server: ModelServer, model: RegisteredModel, host: 
     if not host.is_running(server.job_id):
         return _failed(session, server, model, f"it ended. {host.last_words(order_of(model))}")
     if servers.is_needed(session, server):
-        return None
+        return _listen(session, server, model, host)
     servers.change(session, server, ServerState.DRAINING)
     return f"{model.served_name} is drained: nothing leads to it any more"
+
+
+def _listen(session: Session, server: ModelServer, model: RegisteredModel, host: ServerHost) -> str | None:
+    """Have a server that lives but answers its health check no longer stopped and started again.
+
+    Since when it is silent stands in its row, by the database's clock: a keeper that begins anew does not wait anew.
+    """
+    assert server.address is not None, "the start wrote it"
+    limit = settings().server_hang_seconds
+    silent_since = server.silent_since or servers.now(session)
+    over = servers.now(session) >= silent_since + dt.timedelta(seconds=limit)
+    if server_metrics.is_healthy(server.address, LAST_LOOK_SECONDS if over else server_metrics.TIMEOUT):
+        server.silent_since = None
+        return None
+    server.silent_since = silent_since
+    if not over:
+        return None
+    seconds = (servers.now(session) - silent_since).total_seconds()
+    problem = f"it hung: it lives, but did not answer /health for {seconds:.0f} s. {host.last_words(order_of(model))}"
+    return _failed(session, server, model, problem, ServerState.RESTARTING)
 
 
 def _drain(session: Session, server: ModelServer, model: RegisteredModel, host: ServerHost) -> str | None:
@@ -232,24 +253,44 @@ def _drain(session: Session, server: ModelServer, model: RegisteredModel, host: 
     return None
 
 
-def _stop(server_id: int, order: ServerOrder, job_id: str | None, host: ServerHost) -> str | None:
-    """Stop the process, without a lock, for it may take its time; repeated it finds nothing to stop."""
-    host.stop(order, job_id)
+def _stop(server_id: int, host: ServerHost) -> str | None:
+    """Stop the process; repeated it finds nothing to stop.
+
+    It may take its time, so no rollout waits for it. Another keeper does not stop beside it: the later one would give
+    back what the next start has leased by then.
+    """
     with transaction() as session:
         server = session.get_one(ModelServer, server_id)
         model = lifecycle.get(session, server.model_id)
+        if not servers.try_lock_stop(session, model):
+            return None
+        session.refresh(server)
+        if server.state not in {ServerState.STOPPING, ServerState.RESTARTING}:
+            return None
+        order = order_of(model)
+        host.stop(order, server.job_id)
         servers.lock(session, model)
         session.refresh(server)
-        if server.state != ServerState.STOPPING:
+        if server.state not in {ServerState.STOPPING, ServerState.RESTARTING}:
             return None
         server.job_id = server.address = None
-        wanted = server.problem is None and servers.is_needed(session, server)  # asked for while it stopped
+        asked_for = server.problem is None and servers.is_needed(session, server)  # while it stopped
+        wanted = server.state == ServerState.RESTARTING or asked_for
         servers.change(session, server, ServerState.WAITING if wanted else ServerState.STOPPED)
         return f"stopped the server of {order.served_name}"
 
 
-def _failed(session: Session, server: ModelServer, model: RegisteredModel, problem: str) -> str:
-    """Try again after a pause; one that nobody uses yet is given up after :data:`STARTS_TRIED`."""
+def _failed(
+    session: Session,
+    server: ModelServer,
+    model: RegisteredModel,
+    problem: str,
+    then: ServerState = ServerState.WAITING,
+) -> str:
+    """Try again after a pause; one that nobody uses yet is given up after :data:`STARTS_TRIED`.
+
+    ``then`` is where the way back to a start begins: waiting for it, or with the stop of a job that is still there.
+    """
     server.failures += 1
     server.problem = problem[-2000:]
     server.address = None
@@ -257,7 +298,7 @@ def _failed(session: Session, server: ModelServer, model: RegisteredModel, probl
         server.requested_until = servers.now(session)
         servers.change(session, server, ServerState.STOPPING)
         return f"gave the server of {model.served_name} up: {problem}"
-    servers.change(session, server, ServerState.WAITING)
+    servers.change(session, server, then)
     return f"the server of {model.served_name} failed and is started again: {problem}"
 
 

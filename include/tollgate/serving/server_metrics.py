@@ -10,6 +10,8 @@ import httpx
 from tollgate.errors import ServiceUnavailableError
 
 TIMEOUT = 3.0
+"""Seconds that an answer may take."""
+
 _LINE = re.compile(r"^(vllm:[a-z_]+?)(?:_total)?(?:\{[^}]*\})?\s+([0-9.eE+-]+)\s*$", re.MULTILINE)
 _UNDER_WAY = frozenset({"vllm:num_requests_running", "vllm:num_requests_waiting"})
 _ANSWERED = "vllm:request_success"
@@ -28,10 +30,15 @@ class Traffic:
     answered: int
 
 
-def is_healthy(address: str) -> bool:
-    """Whether the server says that its engine is alive."""
+def is_healthy(address: str, timeout: float = TIMEOUT) -> bool:
+    """Whether the server says that its engine is alive.
+
+    Args:
+        address: Base address without a slash at the end.
+        timeout: Seconds that the answer may take, above 0.
+    """
     try:
-        return httpx.get(f"{address}/health", timeout=TIMEOUT, trust_env=False).status_code == httpx.codes.OK
+        return httpx.get(f"{address}/health", timeout=timeout, trust_env=False).status_code == httpx.codes.OK
     except httpx.TransportError:
         return False
 

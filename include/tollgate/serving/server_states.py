@@ -6,13 +6,17 @@ from enum import StrEnum
 
 
 class ServerState(StrEnum):
-    """Where a server stands: waiting to be started, starting, ready for traffic, draining, stopping, stopped."""
+    """Where a server stands: waiting to be started, starting, ready for traffic, draining, stopping, stopped.
+
+    Restarting: it hung, is being stopped for that, and waits for its start afterwards.
+    """
 
     WAITING = "waiting"
     STARTING = "starting"
     READY = "ready"
     DRAINING = "draining"
     STOPPING = "stopping"
+    RESTARTING = "restarting"
     STOPPED = "stopped"
 
 

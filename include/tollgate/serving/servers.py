@@ -125,7 +125,7 @@ def change(session: Session, server: ModelServer, state: ServerState) -> None:
     """Note a server's new state, and tell the gateways: requests go where a server is ready."""
     server.state = state.value
     server.changed_at = now(session)
-    server.idle_since = None
+    server.idle_since = server.silent_since = None
     session.flush()
     route = lifecycle.get(session, server.model_id).model_name
     session.execute(select(func.pg_notify(ROUTES_CHANNEL, route)))
@@ -181,6 +181,12 @@ def try_lock(session: Session, model: RegisteredModel) -> bool:
     return bool(session.scalar(select(func.pg_try_advisory_xact_lock(_lock_key(model)))))
 
 
+def try_lock_stop(session: Session, model: RegisteredModel) -> bool:
+    """Be the only one who stops the version's server until the transaction ends; false where somebody else is."""
+    key = func.hashtextextended(f"stop:{model.served_name}", 0)
+    return bool(session.scalar(select(func.pg_try_advisory_xact_lock(key))))
+
+
 def now(session: Session) -> dt.datetime:
     """The database's clock: every process has the same."""
     return session.scalars(select(func.clock_timestamp())).one()
@@ -205,5 +211,11 @@ def _view(model: RegisteredModel, server: ModelServer) -> ServerView:
         since=server.changed_at,
         address=server.address,
         starts=server.starts,
-        problem=server.problem,
+        problem=server.problem or _silence(server),
     )
+
+
+def _silence(server: ModelServer) -> str | None:
+    if server.silent_since is None:
+        return None
+    return f"it does not answer /health since {server.silent_since:%Y-%m-%d %H:%M:%S %Z}"

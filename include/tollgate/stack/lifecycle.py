@@ -53,6 +53,7 @@ class ServiceStatus:
         address: What a person opens, if anything.
         healthy: Whether it answered as it should.
         memory: Resident memory with its children, in bytes.
+        problem: What stands or stood in its way, where that is known.
     """
 
     name: str
@@ -61,6 +62,7 @@ class ServiceStatus:
     address: str | None
     healthy: bool
     memory: int
+    problem: str | None = None
 
 
 @dataclass(frozen=True)
@@ -249,6 +251,7 @@ def _server_status(configuration: Settings, view: ServerView) -> ServiceStatus:
         view.address,
         healthy=view.address is not None and server_metrics.is_healthy(view.address),
         memory=processes.memory(process_id) if process_id else 0,
+        problem=view.problem,
     )
 
 

@@ -216,14 +216,17 @@ def _mlflow(configuration: Settings) -> Service:
 
 def _vllm(configuration: Settings) -> Service:
     address = f"http://{configuration.host}:{configuration.vllm_port}"
+    health, grace = f"{address}/health", 40  # it finishes running answers first
+    watchdog = (sys.executable, "-m", "tollgate.stack.watchdog", health, str(configuration.server_hang_seconds))
+    server = (str(configuration.ml_python), str(PROJECT / "containers" / "vllm" / "serve.py"))
     return Service(
         name=VLLM,
-        command=(str(configuration.ml_python), str(PROJECT / "containers" / "vllm" / "serve.py")),
+        command=(*watchdog, str(grace), *server),
         environment={},
-        health_url=f"{address}/health",
+        health_url=health,
         port=configuration.vllm_port,
         address=address,
-        stop_seconds=40,  # it finishes running answers first
+        stop_seconds=grace,
     )
 
 

@@ -169,6 +169,7 @@ class StageTransition(Table):
     from_stage: Mapped[str | None] = mapped_column(String(50))
     to_stage: Mapped[str] = mapped_column(String(50))
     reason: Mapped[str] = mapped_column(Text)
+    reason_ko: Mapped[str | None] = mapped_column(Text)
     changed_by: Mapped[str] = mapped_column(String(255))
     changed_at: Mapped[dt.datetime] = _now()
 
@@ -225,6 +226,7 @@ class ModelServer(Table):
     ``requested_until``: somebody waits for it, whether or not a route leads there. ``address`` is known while it is
     ready, draining or stopping. ``job_id`` is the runtime's, as ``<runtime>:<id>``. ``answered`` is the count of its
     answers when it was looked at last, ``idle_since`` when that count stood still and nothing was under way.
+    ``silent_since``: since when one that was ready has been seen not to answer its health check.
     """
 
     __tablename__ = "model_servers"
@@ -245,6 +247,7 @@ class ModelServer(Table):
     failures: Mapped[int] = mapped_column(server_default="0")
     answered: Mapped[int] = mapped_column(BigInteger, server_default="0")
     idle_since: Mapped[dt.datetime | None]
+    silent_since: Mapped[dt.datetime | None]
     looked_at: Mapped[dt.datetime | None]
     created_at: Mapped[dt.datetime] = _now()
 

@@ -22,8 +22,10 @@ from tollgate.evaluation.runner import cases_from_dataset
 from tollgate.evaluation.verdict import Verdict, VerdictSettings
 from tollgate.evaluation.verdict_settings import DEFAULT_SETTINGS, parse_settings
 from tollgate.experiments.plan import GUARDRAILS, ExperimentPlan
+from tollgate.reasons import Reason
 from tollgate.registry import lifecycle
 from tollgate.registry.mlflow_projection import project_model
+from tollgate.registry.model_card import VERDICTS_KO
 from tollgate.registry.registration import Registration, reserve
 from tollgate.serving import release
 from tollgate.serving.canary import CanaryPlan
@@ -277,7 +279,7 @@ def refuse(
         _keep_answer(session, version, answer)
         model = lifecycle.archive(session, version["model_id"], _decider(answer, by), why)
     project_model(model.model_name)
-    raise GateRefusedError(f"{model.served_name} was refused and is not deployed. {why}")
+    raise GateRefusedError(f"{model.served_name} was refused and is not deployed. {why.en}")
 
 
 def fail_job(name: str) -> None:
@@ -349,15 +351,22 @@ def _keep_answer(session: Session, version: Mapping[str, Any], answer: Mapping[s
     candidate.record_answer(session, version["model_id"], kept)
 
 
-def _why(verdict: Mapping[str, Any], answer: Mapping[str, Any] | None) -> str:
+def _why(verdict: Mapping[str, Any], answer: Mapping[str, Any] | None) -> Reason:
     judged = Verdict.model_validate(verdict)
-    reasons = f"Verdict {judged.outcome}: {' '.join(judged.reasons)}"
+    reasons = Reason(
+        f"Verdict {judged.outcome}: {' '.join(judged.reasons)}",
+        f"판정 {VERDICTS_KO[judged.outcome]}: {' '.join(judged.reasons_ko)}",
+    )
     if answer is None:
         return reasons
-    person = _person(answer) or "somebody"
+    person = _person(answer)
     said = ", ".join(answer["chosen_options"])
     why = (answer.get("params_input") or {}).get("reason")
-    return f"{person} said {said}{f' ({why})' if why else ''}. {reasons}"
+    own = f" ({why})" if why else ""
+    return Reason(
+        f"{person or 'somebody'} said {said}{own}. {reasons.en}",
+        f"{person or '담당자'} 답변: {said}{own}. {reasons.ko}",
+    )
 
 
 def _probes(job: Mapping[str, Any], version: Mapping[str, Any]) -> list[Probe]:

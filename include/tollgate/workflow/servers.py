@@ -154,7 +154,7 @@ def start_all(environment: Mapping[str, str], database: str, tell: Callable[[str
 
 
 def _is_awaited(server: ModelServer) -> bool:
-    if server.state == ServerState.STARTING:
+    if server.state in {ServerState.STARTING, ServerState.RESTARTING}:
         return True
     waits_for_gpu = server.problem is not None and not server.failures
     return server.state == ServerState.WAITING and not waits_for_gpu and server.failures < server_keeper.STARTS_TRIED

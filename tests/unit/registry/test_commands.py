@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 from tests.unit.serving.fake_vllm import FakeVllm, write_adapter, write_base
 from typer.testing import CliRunner
 
@@ -18,6 +19,7 @@ from tollgate.registry.registration import Registration, reserve
 from tollgate.serving import rollout
 from tollgate.settings import settings
 from tollgate.store.session import transaction
+from tollgate.store.tables import StageTransition
 
 Staged = Callable[[str], Registration]
 
@@ -56,7 +58,18 @@ def test_history_says_who_and_why(staged: Staged) -> None:
         ("staging", "kim"),
         ("production", "lee"),
     ]
-    assert "better [than] before" in _run("history", "highway-router")
+    assert [(change["why"], change["why_ko"]) for change in changes] == [
+        ("made by job job-1", "학습 작업 job-1의 결과"),
+        ("passed", "passed"),
+        ("better [than] before", "better [than] before"),
+    ]
+    text = _run("history", "highway-router")
+    assert "better [than] before" in text
+    assert "학습 작업 job-1의 결과" in text
+    assert text.count("passed") == 1, "a person's own words stand once"
+    with transaction() as session:
+        session.execute(update(StageTransition).values(reason_ko=None))  # as in rows from before there was Korean
+    assert "made by job job-1" in _run("history", "highway-router")
     with pytest.raises(BadInputError, match="'nobody'"):
         _run("history", "nobody")
 

@@ -96,6 +96,12 @@ def test_the_whole_way_is_written_down_with_who_and_why() -> None:
         ("staging", "production", "lee", "better"),
         ("production", "archived", "park", "replaced by highway-router@v2: better"),
     ]
+    assert [change.why_ko for change in _history() if change.version == 1] == [
+        "학습 작업 job-1의 결과",
+        "passed",
+        "better",
+        "highway-router@v2(으)로 교체: better",
+    ]
 
 
 def test_a_former_champion_comes_back_by_a_rollback() -> None:

@@ -145,7 +145,7 @@ def test_a_good_version_takes_over_by_steps_with_its_history(models: list[int], 
     with transaction() as session:
         [row] = session.scalars(select(Rollout))
         events = canary_rollout.events(session, row.id)
-        reasons = [change.why for change in lifecycle.history(session, ROUTE)]
+        changes = lifecycle.history(session, ROUTE)
     assert (row.status, row.ended_at is not None) == ("completed", True)
     assert [(event.action, event.changed_by) for event in events] == [
         ("begin", "kim"),
@@ -153,7 +153,9 @@ def test_a_good_version_takes_over_by_steps_with_its_history(models: list[int], 
         ("complete", "the task"),
     ]
     assert events[1].figures["new"]["users"] == 20
-    assert "20 users at 25%" in reasons[-1]
+    assert "20 users at 25%" in changes[-1].why
+    assert f"단계적 출시 {row.id}: {events[-1].reason_ko} better" == changes[-1].why_ko
+    assert f"router@v2(으)로 교체: {changes[-1].why_ko}" == changes[-2].why_ko
     assert look(row.id).action == "none"
 
 
@@ -190,6 +192,10 @@ def test_harm_gives_the_route_back_by_itself(
     assert (done.action, done.status, done.share) == ("roll_back", "rolled_back", 0.0)
     assert words in " ".join(done.reasons)
     assert (stages(), shares()) == (["production", "archived", "candidate"], {models[0]: 1.0})
+    with transaction() as session:
+        last = lifecycle.history(session, ROUTE)[-1]
+    assert last.why == f"rollout {begun.rollout_id} was rolled back: {' '.join(done.reasons)}"
+    assert last.why_ko == f"단계적 출시 {begun.rollout_id}을(를) 되돌림: {' '.join(done.reasons_ko)}"
     with pytest.raises(GateRefusedError, match="only a candidate"):
         begin(models[1], client)
 

@@ -218,6 +218,9 @@ def test_a_final_decision_is_carried_out_once(
     assert (done.served_name, done.champion, done.experiment_id) == ("router@v2", "router@v1", running)
     assert state() == (stages, route)
     assert (experiment(running).status, experiment(running).decision) == ("completed", action.value)
+    with transaction() as session:
+        last = lifecycle.history(session, ROUTE)[-1]
+    assert (last.why, last.why_ko) == ("experiment router-v1-v2: seen", "실험 router-v1-v2: 보았음")
 
     before = written()
     assert settle(running, action) == done

@@ -30,11 +30,11 @@ V1, V2, V3 = (f"{ROUTE}@v{version}" for version in (1, 2, 3))
 
 @pytest.fixture
 def shared(postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeVllm]:
-    """The shared server of adapters, and settings under which nothing is kept longer than a test wants."""
+    """The shared server of adapters, and settings under which only a test lets time pass."""
     with FakeVllm() as server:
         monkeypatch.setenv("TOLLGATE_HOME", str(tmp_path / "home"))
         monkeypatch.setenv("TOLLGATE_SIGNATURES", "required")
-        monkeypatch.setenv("TOLLGATE_SERVER_QUIET_SECONDS", "1")
+        monkeypatch.setenv("TOLLGATE_SERVER_QUIET_SECONDS", "30")
         monkeypatch.setenv("TOLLGATE_SERVER_RETENTION_SECONDS", "3600")
         settings.cache_clear()
         yield server
@@ -103,6 +103,16 @@ def no_request_holds() -> None:
 
 def ensure(model_id: int, host: FakeHost) -> str | None:
     return work.ensure(model_id, "kim", keep=lambda: keep(host), poll_seconds=0.01)
+
+
+def ensure_without_pauses(model_id: int, host: FakeHost) -> str | None:
+    """The same, with the pauses between two starts over at once."""
+
+    def keep_at_once() -> list[str]:
+        change(failures=0)
+        return keep(host)
+
+    return work.ensure(model_id, "kim", keep=keep_at_once, poll_seconds=0.01)
 
 
 def promote(model_id: int, client: VllmClient) -> None:
@@ -250,6 +260,104 @@ def test_a_server_that_died_is_started_again_and_must_answer_as_before(
     assert host.started == [V2, V2, V2]
     with transaction() as session:
         assert servers.find(session, models[1]).address == host.servers[V2].address  # type: ignore[union-attr]
+
+
+def silent_for(seconds: float) -> None:
+    """Let all servers have been silent for so long."""
+    with transaction() as session:
+        change(silent_since=servers.now(session) - dt.timedelta(seconds=seconds))
+
+
+def test_a_server_that_hangs_is_stopped_and_started_again(
+    models: list[int], host: FakeHost, client: VllmClient
+) -> None:
+    ensure(models[1], host)
+    promote(models[1], client)
+    host.servers[V2].refuse = True
+    assert keep(host) == []
+    with transaction() as session:
+        (view,) = servers.views(session)
+    assert (view.state, view.address) == ("ready", host.servers[V2].address)
+    assert str(view.problem).startswith("it does not answer /health since 2")
+    silent_for(1)
+    assert keep(host) == [], "it may be busy"
+    silent_for(settings().server_hang_seconds + 1)
+    assert "it hung: it lives, but did not answer /health for" in keep(host)[0]
+    assert (state(models[1]), host.stopped) == ("restarting", [])
+    with transaction() as session, pytest.raises(ServiceUnavailableError, match="it is restarting"):
+        servers.claim(session, lifecycle.get(session, models[1]))
+    assert keep(host) == [f"stopped the server of {V2}"]
+    assert (state(models[1]), host.stopped) == ("waiting", [V2])
+    change(failures=0)
+    keep(host, 2)
+    assert (state(models[1]), host.started) == ("ready", [V2, V2])
+    with transaction() as session:
+        (view,) = servers.views(session)
+    assert (view.problem, view.starts) == (None, 2)
+    assert route() == {models[1]: 1.0}
+
+
+def test_a_server_that_answers_in_time_is_not_started_again(models: list[int], host: FakeHost) -> None:
+    ensure(models[1], host)
+    host.servers[V2].refuse = True
+    keep(host)
+    silent_for(settings().server_hang_seconds + 1)
+    host.servers[V2].refuse = False
+    with transaction() as session:
+        assert server_keeper.is_due(session, servers.find(session, models[1]))  # type: ignore[arg-type]
+    assert keep(host) == []
+    with transaction() as session:
+        server = servers.find(session, models[1])
+        assert server is not None
+        assert (server.silent_since, server.state) == (None, "ready")
+        assert not server_keeper.is_due(session, server)
+    assert host.stopped == []
+
+
+def test_a_kill_in_the_middle_of_a_restart_is_made_good(models: list[int], host: FakeHost) -> None:
+    ensure(models[1], host)
+    host.servers[V2].refuse = True
+    keep(host)
+    silent_for(settings().server_hang_seconds + 1)
+    keep(host)
+    host.forgets = True
+    with pytest.raises(KeyboardInterrupt):
+        keep(host)
+    assert (state(models[1]), host.stopped) == ("restarting", [V2])
+    assert ensure_without_pauses(models[1], host), "who waits for it goes on waiting"
+    assert (host.started, host.stopped) == ([V2, V2], [V2])
+
+
+def test_two_keepers_do_not_stop_one_server_side_by_side(models: list[int], host: FakeHost) -> None:
+    ensure(models[1], host)
+    with transaction() as session:
+        servers.change(session, servers.find(session, models[1]), ServerState.RESTARTING)  # type: ignore[arg-type]
+    with transaction() as session:
+        assert servers.try_lock_stop(session, lifecycle.get(session, models[1]))
+        assert keep(host) == []
+        assert (state(models[1]), host.stopped) == ("restarting", [])
+    keep(host)
+    assert (state(models[1]), host.stopped) == ("waiting", [V2])
+
+
+@pytest.mark.parametrize("unhealthy", [True, False])
+def test_a_server_that_never_becomes_ready_is_stopped_after_its_time(
+    models: list[int], host: FakeHost, unhealthy: bool
+) -> None:
+    """Neither healthy, nor healthy without the weights that it was to list."""
+    with transaction() as session:
+        servers.request(session, models[1], "kim")
+    host.unhealthy = unhealthy
+    keep(host)
+    if not unhealthy:
+        host.servers[V2].base = "another"
+    said = keep(host)
+    assert state(models[1]) == "starting"
+    assert said == ([] if unhealthy else [f"{V2}: The server at {host.servers[V2].address} does not list {V2} yet."])
+    with transaction() as session:
+        change(changed_at=servers.now(session) - dt.timedelta(seconds=settings().server_start_seconds))
+    assert ("not healthy within 1800 s" if unhealthy else "does not list") in keep(host)[0]
+    assert (state(models[1]), host.stopped) == ("waiting", [V2])
 
 
 def test_a_start_that_fails_again_and_again_is_given_up_with_its_reason(models: list[int], host: FakeHost) -> None:

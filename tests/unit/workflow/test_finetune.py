@@ -85,6 +85,12 @@ def history() -> list[tuple[str, str, str]]:
         return [(change.served_name, change.to_stage, change.why) for change in lifecycle.history(session, "router")]
 
 
+def korean() -> str | None:
+    """The reason of the last change of a stage, in Korean."""
+    with transaction() as session:
+        return lifecycle.history(session, "router")[-1].why_ko
+
+
 @pytest.mark.usefixtures("server")
 def test_gpus_are_checked_before_anything_starts_and_each_gets_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOLLGATE_GPU_IDS", "[0, 1]")
@@ -228,6 +234,7 @@ def test_a_person_who_releases_stands_in_the_history(projected: list[str]) -> No
         "production",
         "lee said Approve. Verdict inconclusive: 0.67 is not above 0.90.",
     )
+    assert korean() == "lee 답변: Approve. 판정 판단 보류: 0.90보다 높지 않습니다."
     assert projected == ["router"]
 
 
@@ -274,24 +281,26 @@ def test_a_release_is_watched_unless_somebody_says_otherwise() -> None:
 
 
 @pytest.mark.parametrize(
-    ("outcome", "answer", "why"),
+    ("outcome", "answer", "why", "why_ko"),
     [
-        ("fail", None, "Verdict fail: 0.67 is not above 0.90."),
+        ("fail", None, "Verdict fail: 0.67 is not above 0.90.", "판정 불합격: 0.90보다 높지 않습니다."),
         (
             "inconclusive",
             ANSWER,
             "lee said Reject (통행료 답변이 부정확함). Verdict inconclusive: 0.67 is not above 0.90.",
+            "lee 답변: Reject (통행료 답변이 부정확함). 판정 판단 보류: 0.90보다 높지 않습니다.",
         ),
         (
             "inconclusive",
             {**ANSWER, "responded_by_user": None, "params_input": None},
             "somebody said Reject. Verdict inconclusive: 0.67 is not above 0.90.",
+            "담당자 답변: Reject. 판정 판단 보류: 0.90보다 높지 않습니다.",
         ),
     ],
 )
 @pytest.mark.usefixtures("server")
 def test_a_refused_version_is_archived_and_the_reason_told(
-    outcome: str, answer: dict[str, Any] | None, why: str, projected: list[str]
+    outcome: str, answer: dict[str, Any] | None, why: str, why_ko: str, projected: list[str]
 ) -> None:
     _, version = candidate(outcome=outcome)
     for _ in range(2):
@@ -299,6 +308,7 @@ def test_a_refused_version_is_archived_and_the_reason_told(
             finetune.refuse(version, verdict(outcome), answer, "kim")
         assert str(refused.value) == f"router@v1 was refused and is not deployed. {why}"
     assert [change[1:] for change in history()][1:] == [("archived", why)]
+    assert korean() == why_ko
     assert (route(), projected) == ({}, ["router", "router"])
 
 

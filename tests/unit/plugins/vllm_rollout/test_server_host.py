@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -10,11 +11,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from tests.unit.serving.fake_vllm import write_base
 
 from tollgate.serving import server_metrics, servers
-from tollgate.serving.server_keeper import ServerOrder, StartedServer
+from tollgate.serving.server_keeper import ServerOrder, StartedServer, keep
 from tollgate.settings import settings
 from tollgate.stack import processes
 from tollgate.store.session import transaction
@@ -22,6 +24,7 @@ from tollgate.store.tables import RegisteredModel
 from tollgate.training import leases
 from tollgate.training.leases import Wish
 from tollgate.workflow import servers as work
+from vllm_rollout import server_host
 from vllm_rollout.server_host import JobServerHost
 
 SERVER = Path(__file__).with_name("example_model_server.py")
@@ -54,6 +57,17 @@ def wait_until(condition: Callable[[], Any]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def register(model: Path) -> int:
+    """A version of full weights."""
+    with transaction() as session:
+        row = RegisteredModel(
+            model_name="router", version=2, base_model="b", model_path=str(model), model_format="transformers"
+        )
+        session.add(row)
+        session.flush()
+        return row.id
 
 
 def holders() -> dict[int, str]:
@@ -94,9 +108,39 @@ def test_a_killed_server_is_started_again_and_down_finds_it(host: JobServerHost,
     for process in ours:
         os.kill(process.pid, signal.SIGKILL)
     wait_until(lambda: not host.is_running(started.job_id))
+    assert "GET /health" in host.last_words(order)
     second = begin(host, order)
     assert second.job_id != started.job_id
     wait_until(lambda: server_metrics.is_healthy(second.address))
+
+
+def test_a_server_that_hangs_is_ended_and_started_again(
+    host: JobServerHost, order: ServerOrder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under SIGSTOP a process takes connections and answers nothing, and only SIGKILL ends it."""
+    monkeypatch.setenv("TOLLGATE_SIGNATURES", "off")
+    monkeypatch.setenv("TOLLGATE_SERVER_HANG_SECONDS", "1")
+    monkeypatch.setattr(server_host, "GRACE_SECONDS", 1)
+    settings.cache_clear()
+    model_id = register(order.model)
+    first = work.ensure(model_id, "kim", keep=lambda: keep(host), poll_seconds=0.1)
+    hung = json.loads((order.folder / "process.json").read_text())["group"]
+    os.killpg(hung, signal.SIGSTOP)
+    said: list[str] = []
+
+    def is_back() -> bool:
+        said.extend(keep(host))
+        return [(view.state, view.starts) for view in work.views()] == [("ready", 2)]
+
+    wait_until(is_back)
+    assert "hung: it lives, but did not answer /health" in said[0]
+    assert said[1] == f"stopped the server of {NAME}"
+    assert not psutil.pid_exists(hung)
+    second = work.address_of(NAME)
+    assert second is not None
+    assert second != first
+    assert server_metrics.is_healthy(second)
+    assert holders() == {0: "model_servers/router@v2/serve"}
 
 
 def test_a_task_gets_a_server_through_the_keepers_own_process(
@@ -109,19 +153,14 @@ def test_a_task_gets_a_server_through_the_keepers_own_process(
     monkeypatch.setenv("TOLLGATE_ML_PYTHON", str(python))
     monkeypatch.setenv("TOLLGATE_SIGNATURES", "off")
     settings.cache_clear()
-    with transaction() as session:
-        model = RegisteredModel(
-            model_name="router", version=2, base_model="b", model_path=str(order.model), model_format="transformers"
-        )
-        session.add(model)
-        session.flush()
-    address = work.ensure(model.id, "kim")
+    model_id = register(order.model)
+    address = work.ensure(model_id, "kim")
     assert address is not None
-    assert work.ensure(model.id, "kim") == address
+    assert work.ensure(model_id, "kim") == address
     assert server_metrics.traffic(address).under_way == 0
     assert [(view.served_name, view.state, view.starts) for view in work.views()] == [(NAME, "ready", 1)]
     with transaction() as session:
-        servers.withdraw(session, model.id)
+        servers.withdraw(session, model_id)
     monkeypatch.setenv("TOLLGATE_SERVER_QUIET_SECONDS", "1")
     settings.cache_clear()
     said: list[str] = []
