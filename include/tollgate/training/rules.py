@@ -59,9 +59,7 @@ def _layers_are_named(spec: TrainingSpec) -> Problem | None:
 def _only_adapters_are_merged(spec: TrainingSpec) -> Problem | None:
     if spec.method != "full" or not spec.is_merged:
         return None
-    expected = (
-        "adapter with the method full, which leaves full weights already; lora and qlora leave an adapter to merge"
-    )
+    expected = "adapter; the method full leaves full weights, and only lora and qlora leave an adapter to merge"
     return Problem("serve_adapter_as", repr(spec.serve_adapter_as), expected)
 
 

@@ -110,7 +110,7 @@ def test_a_model_that_is_too_large_for_a_gpu_is_offered_4_bits_or_more_devices(t
 
 
 def test_merging_needs_the_host_s_memory_and_disk_and_none_of_a_gpu(tmp_path: Path) -> None:
-    spec = made(tmp_path, hidden=4096, layers=24, precision="bf16", batch_size=1, method="qlora")
+    spec = made(tmp_path, method="qlora")
     merged = parse_spec({**spec.model_dump(), "serve_adapter_as": "merged"})
     settings = home(tmp_path, gpu_ids=[0], gpu_memory_gb=24)
     assert estimate(spec, settings).merging is None
