@@ -35,6 +35,14 @@ _SETTINGS: dict[str, tuple[str, str]] = {
     "precision": ("Precision", "정밀도"),
     "seed": ("Seed", "난수 시드"),
 }
+_WEIGHTS: dict[str, tuple[str, str]] = {
+    "adapter": ("adapter, to be loaded over the base model", "어댑터(기반 모델 위에 로드)"),
+    "full": ("all weights, which stand alone", "전체 가중치(단독 실행)"),
+    "merged": (
+        "adapter merged into the base model: full weights, which stand alone",
+        "기반 모델에 병합된 어댑터: 전체 가중치(단독 실행)",
+    ),
+}
 _RESULTS: dict[str, tuple[str, str]] = {
     "result/train_loss": ("Training loss, mean", "학습 손실(평균)"),
     "result/eval_loss": ("Validation loss", "검증 손실"),
@@ -45,14 +53,6 @@ _RESULTS: dict[str, tuple[str, str]] = {
     "evaluation/champion_accuracy": ("Accuracy of the version in production", "운영 중인 버전의 정확도"),
     "evaluation/base_accuracy": ("Accuracy of the base model", "기반 모델의 정확도"),
     "evaluation/valid_json_share": ("Answers that are valid JSON", "올바른 JSON 응답 비율"),
-}
-_WEIGHTS: dict[str, tuple[str, str]] = {
-    "adapter": ("adapter, to be loaded over the base model", "어댑터(기반 모델 위에 로드)"),
-    "full": ("all weights, which stand alone", "전체 가중치(단독 실행)"),
-    "merged": (
-        "adapter merged into the base model: full weights, which stand alone",
-        "기반 모델에 병합된 어댑터: 전체 가중치(단독 실행)",
-    ),
 }
 _VERDICTS = {"pass": "통과", "inconclusive": "판단 보류", "fail": "불합격"}
 _WORDS: dict[str, tuple[str, str]] = {
