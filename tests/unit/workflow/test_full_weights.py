@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -24,6 +26,9 @@ from tollgate.store.tables import RegisteredModel
 from tollgate.workflow import finetune, rollouts
 from tollgate.workflow import servers as work
 from tollgate.workflow.reconcile import reconcile
+
+BLOCKED = "airflow-db-not-allowed:///"
+"""As ``block_orm_access`` of Airflow's supervisor writes it into a task's environment."""
 
 
 @pytest.fixture(autouse=True)
@@ -154,6 +159,15 @@ def test_the_reconciler_starts_a_dead_server_again_and_status_shows_it(
     assert [line.partition(" at ")[0] for line in told[1:]] == ["started a server of router@v1", "router@v1 is ready"]
     assert host.started == ["router@v1", "router@v1"]
     assert reconcile_servers() == []
+
+
+def test_the_keeper_can_import_airflow_also_when_a_task_starts_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr(work, "KEEPER", (sys.executable, "-c", "import airflow; print('kept')"))
+    blocked = dict.fromkeys(("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "AIRFLOW__CORE__SQL_ALCHEMY_CONN"), BLOCKED)
+    assert work._keep({"PATH": os.environ["PATH"], "AIRFLOW_HOME": str(tmp_path), **blocked}) == ["kept"]
 
 
 def reconcile_servers() -> list[str]:
