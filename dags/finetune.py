@@ -2,7 +2,8 @@
 
 validate → train (container, GPU) → serve the candidate beside production → evaluate over HTTP → verdict → register →
 release, ask a person, or refuse. A release is a promotion where nothing serves the route yet, else an A/B test or a
-rollout by steps. Full weights are examined, and later serve, on a vLLM server of their own.
+rollout by steps. An adapter that is to be served as full weights is merged after the training. Full weights are
+examined, and later serve, on a vLLM server of their own.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from runs.people import who
 from runs.policy import TASK_DEFAULTS
 from runs.results import result_of
 from tollgate.settings import settings
+from tollgate.training import merging
 from vllm_rollout.operators import UnloadAdapterOperator
 
 ANY_BRANCH = TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS
@@ -40,6 +42,7 @@ HYPERPARAMETERS = (
     "precision",
     "seed",
     "distribution",
+    "serve_adapter_as",
 )
 MORE_HYPERPARAMETERS = (
     "lora_dropout",
@@ -215,7 +218,27 @@ def finetune() -> None:
         on_failure_callback=[note_failure, mark_failed],
     )
 
-    @task
+    @task.branch
+    def choose_form() -> str:
+        """Fork by what will be served: what was trained, or its adapter merged into the base."""
+        from tollgate.workflow import finetune as work
+
+        return "merge" if work.prepare_merging(result_of("validate")) else "candidate.serve"
+
+    merge = ContainerJobOperator(
+        task_id="merge",
+        job_folder=JOB % "folder" + f"/{merging.FOLDER}",
+        script="containers/trainer/merge.py",
+        entrypoint=["python", "/opt/tollgate/containers/trainer/merge.py"],
+        command=[JOB % "folder", JOB % "folder" + "/model", "--report", JOB % "folder" + f"/{merging.FOLDER}"],
+        backend="{{ params.backend }}",
+        read_only_paths=[JOB % "base_model", JOB % "dataset_folder"],
+        writable_paths=[JOB % "folder"],
+        execution_timeout=timedelta(days=1),
+        on_failure_callback=[note_failure, mark_failed],
+    )
+
+    @task(trigger_rule=ANY_BRANCH)
     def serve(params: dict[str, Any]) -> dict[str, Any]:
         """Give the candidate its own, immutable name, and load an adapter into vLLM, beside production."""
         from tollgate.workflow import finetune as work
@@ -225,8 +248,10 @@ def finetune() -> None:
 
     @task.branch
     def choose_server() -> str:
-        """Fork by what was trained: adapters answer beside production, full weights on a server of their own."""
-        return "candidate.examine" if result_of("validate")["method"] == "full" else "candidate.evaluate"
+        """Fork by what is served: adapters answer beside production, full weights on a server of their own."""
+        from tollgate.workflow import finetune as work
+
+        return "candidate.examine" if work.serves_full_weights(result_of("validate")) else "candidate.evaluate"
 
     @task(trigger_rule=ANY_BRANCH)
     def evaluate(params: dict[str, Any]) -> dict[str, Any]:
@@ -349,8 +374,10 @@ def finetune() -> None:
             skip_when_already_exists=True,
         )
 
-    refused, decided = refuse(), decide()
-    chain(validate(), train, candidate, register, decided)
+    refused, decided, form = refuse(), decide(), choose_form()
+    chain(validate(), train, form, [merge, served])
+    chain(merge, served)
+    chain(candidate, register, decided)
     decided >> [started, approval, refused]
     approval >> [started, refused]
     [*ways, refused] >> unload.as_teardown(setups=served)

@@ -17,7 +17,7 @@ STOP = STOPPED
 EARLIER = "earlier"
 OUTPUTS = (
     *("checkpoints", "adapter", "model", "progress.jsonl", "processes", "losses.svg", "mlflow.json"),
-    *("evaluation", "examination"),
+    *("merging", "evaluation", "examination"),
     *(ERROR, STOP, STOP_REQUEST, "job.log", "process.json", "exit.json"),
 )
 """Everything that a finished job leaves beside its result, and what later tasks found out about that result."""

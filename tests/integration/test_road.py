@@ -31,6 +31,7 @@ from tollgate.store.tables import (
     RequestLog,
     TrainingDataset,
 )
+from tollgate.training.merging import ORIGIN
 
 pytestmark = pytest.mark.stack
 
@@ -46,6 +47,8 @@ SHORT = {
     "max_answer_tokens": 64,
     "more_hyperparameters": '{"max_steps": 3, "logging_steps": 1}',
 }
+
+MERGED = {"method": "qlora", "serve_adapter_as": "merged"}
 
 
 def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:
@@ -188,9 +191,14 @@ def test_qlora_reaches_the_gate(stack, demo):
     assert stack.airflow.result("finetune", run_id, "candidate.examine") is None
 
 
-def test_full_weights_get_a_server_of_their_own(stack, demo):
+@pytest.mark.parametrize(
+    ("route", "method", "lineage"),
+    [("whole-router", {"method": "full"}, ["full"]), ("merged-router", MERGED, ["qlora", "rank 8", "merged"])],
+    ids=["all weights trained", "an adapter merged"],
+)
+def test_full_weights_get_a_server_of_their_own(stack, demo, route, method, lineage):
     """Three tiny steps leave the base as good as it was, which is enough for so low a bar."""
-    gentle = {**SHORT, "method": "full", "model_name": "whole-router", "learning_rate": 1e-6}
+    gentle = {**SHORT, **method, "model_name": route, "learning_rate": 1e-6}
     low = {"threshold": 0.1, "verdict": {"category_floor": None}}  # the base knows nothing of some categories
     before = served(stack)
     run_id = stack.airflow.trigger("finetune", gentle | low)
@@ -200,15 +208,20 @@ def test_full_weights_get_a_server_of_their_own(stack, demo):
     assert (verdict["outcome"], examined["cases"]) == ("pass", verdict["cases"])
     assert verdict["accuracy"] == pytest.approx(demo["base_accuracy"], abs=0.1)
     with transaction() as session:
-        model = session.scalars(select(RegisteredModel).where(RegisteredModel.model_name == "whole-router")).one()
+        model = session.scalars(select(RegisteredModel).where(RegisteredModel.model_name == route)).one()
         assert (model.status, model.verdict, model.model_format) == ("production", "pass", "transformers")
-    answer = ask(stack, "whole-router")
-    assert (answer.status_code, answer.headers["x-tollgate-version"]) == (200, "whole-router@v1")
+        assert (model.tags, model.manifest_digest is not None) == (lineage, True)
+    folder = Path(model.model_path)
+    assert (folder.name, (folder / ORIGIN).is_file()) == ("model", method == MERGED)
+    merged = stack.airflow.result("finetune", run_id, "merge")
+    assert merged is None if method != MERGED else merged["weights_path"] == str(folder)
+    answer = ask(stack, route)
+    assert (answer.status_code, answer.headers["x-tollgate-version"]) == (200, f"{route}@v1")
     assert served(stack) == before, "the shared server has nothing to do with it"
-    assert _servers_of("whole-router@v1")
+    assert _servers_of(f"{route}@v1")
     with transaction() as session:
-        retire(session, "whole-router", "test", "the test is over")
-    wait_for(lambda: not _servers_of("whole-router@v1"), 300, "the end of its server, by the reconciler")
+        retire(session, route, "test", "the test is over")
+    wait_for(lambda: not _servers_of(f"{route}@v1"), 300, "the end of its server, by the reconciler")
 
 
 def _servers_of(name: str) -> list[psutil.Process]:

@@ -104,6 +104,7 @@ def reserve_version(
     model_path: str,
     created_by: str,
     model_format: str = "peft",
+    lineage: Sequence[str] = (),
 ) -> RegisteredModel:
     """Give a job's model the next version number of ``model_name``, as a candidate.
 
@@ -117,6 +118,7 @@ def reserve_version(
         model_path: Folder of the adapter or of the full weights.
         created_by: Airflow user, or the name of the run.
         model_format: ``peft`` for an adapter, ``transformers`` for full weights.
+        lineage: How it came to be, in words such as ``lora``, ``rank 16`` and ``merged``; kept as the version's tags.
 
     Raises:
         BadInputError: The job is unknown, or has already given a version of another model name.
@@ -138,6 +140,7 @@ def reserve_version(
         finetuning_job_id=job_id,
         model_path=model_path,
         model_format=model_format,
+        tags=list(lineage),
         status=Stage.CANDIDATE.value,
         created_by=created_by,
     )

@@ -104,6 +104,7 @@ def description(model: RegisteredModel) -> str:
     """What MLflow's page says about a version, as Markdown."""
     paragraphs = [
         f"**{model.served_name}** on base model `{Path(model.base_model).name}`.",
+        f"Made by: {_lineage(model)}" if model.tags else "",
         f"Verdict: **{model.verdict or 'open'}**",
         "\n".join(f"- {reason}" for reason in model.verdict_reasons or []),
     ]
@@ -120,8 +121,14 @@ def _ensure_registered_model(client: MlflowClient, name: str) -> None:
             raise
 
 
+def _lineage(model: RegisteredModel) -> str:
+    return ", ".join(model.tags)
+
+
 def _tags(model: RegisteredModel) -> dict[str, str]:
+    lineage = {"tollgate.lineage": _lineage(model)} if model.tags else {}  # versions of earlier releases have none
     return {
+        **lineage,
         "tollgate.version": f"v{model.version}",
         "tollgate.stage": model.status,
         "tollgate.verdict": model.verdict or "open",

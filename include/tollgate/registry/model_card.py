@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tollgate import __version__
+from tollgate.training.merging import ADAPTER, MERGED
 
 CARD = "README.md"
 
@@ -34,6 +35,14 @@ _SETTINGS: dict[str, tuple[str, str]] = {
     "precision": ("Precision", "정밀도"),
     "seed": ("Seed", "난수 시드"),
 }
+_WEIGHTS: dict[str, tuple[str, str]] = {
+    "adapter": ("adapter, to be loaded over the base model", "어댑터(기반 모델 위에 로드)"),
+    "full": ("all weights, which stand alone", "전체 가중치(단독 실행)"),
+    "merged": (
+        "adapter merged into the base model: full weights, which stand alone",
+        "기반 모델에 병합된 어댑터: 전체 가중치(단독 실행)",
+    ),
+}
 _RESULTS: dict[str, tuple[str, str]] = {
     "result/train_loss": ("Training loss, mean", "학습 손실(평균)"),
     "result/eval_loss": ("Validation loss", "검증 손실"),
@@ -49,6 +58,7 @@ VERDICTS_KO = {"pass": "통과", "inconclusive": "판단 보류", "fail": "불�
 """The verdicts in Korean."""
 _WORDS: dict[str, tuple[str, str]] = {
     "base": ("Base model", "기반 모델"),
+    "weights": ("Weights", "가중치"),
     "data": ("Learned from", "학습 데이터"),
     "rows": ("Rows (train, validation, test)", "행 수(학습, 검증, 테스트)"),
     "hash": ("Content hash of the data", "데이터 내용 해시"),
@@ -105,8 +115,10 @@ class CardFacts:
 
 def render(facts: CardFacts) -> str:
     """The card as Markdown, with the head that Hugging Face's tools read."""
-    head = {"language": ["ko"], "library_name": "peft" if facts.parameters.get("method") != "full" else "transformers"}
-    head |= {"base_model": facts.base_model, "tags": ["tollgate", str(facts.parameters.get("method", ""))]}
+    weights = _weights(facts)
+    tags = ["tollgate", str(facts.parameters.get("method", "")), *([MERGED] if weights == MERGED else [])]
+    head = {"language": ["ko"], "library_name": "peft" if weights == ADAPTER else "transformers"}
+    head |= {"base_model": facts.base_model, "tags": tags}
     lines = ["---", *(f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in head.items()), "---", ""]
     lines += [f"# {facts.name}", "", "[English](#english) · [한국어](#한국어)", ""]
     lines += ["## English", "", *_section(facts, "en"), "## 한국어", "", *_section(facts, "ko")]
@@ -128,6 +140,7 @@ def _section(facts: CardFacts, language: Language) -> list[str]:
     rows = " / ".join(f"{number:,}" for number in facts.rows) if facts.rows else word["no_data"]
     about = {
         word["base"]: facts.base_model,
+        word["weights"]: _WEIGHTS[_weights(facts)][which],
         word["data"]: facts.dataset or word["no_data"],
         word["rows"]: rows,
         word["hash"]: facts.content_hash or word["no_data"],
@@ -144,6 +157,13 @@ def _section(facts: CardFacts, language: Language) -> list[str]:
         *(f"### {word['verdict']}", "", *_verdict(facts, language, word["none"])),
         *(f"### {word['limits']}", "", _LIMITS[which], ""),
     ]
+
+
+def _weights(facts: CardFacts) -> str:
+    """Which kind of weights the version is: a key of :data:`_WEIGHTS`."""
+    if facts.parameters.get("method") == "full":
+        return "full"
+    return MERGED if facts.parameters.get("serve_adapter_as") == MERGED else ADAPTER
 
 
 def _is_set(facts: CardFacts, name: str) -> bool:

@@ -22,6 +22,7 @@ from tollgate.registry.mlflow_run import DatasetUse, JobRecord
 from tollgate.registry.model_card import CardFacts, write_card
 from tollgate.store.session import transaction
 from tollgate.store.tables import FinetuningJob, ModelEvaluation, RegisteredModel, TrainingDataset
+from tollgate.training.merging import MERGED
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -129,9 +130,9 @@ def _job(session: Session, name: str) -> FinetuningJob:
 
 
 def _reserve(session: Session, job: FinetuningJob, model_name: str, created_by: str) -> RegisteredModel:
-    model_format, folder = _model_folder(Path(job.output_dir))
+    model_format, folder = _model_folder(job)
     model = lifecycle.reserve_version(
-        session, model_name, job.id, job.base_model, str(folder), created_by, model_format
+        session, model_name, job.id, job.base_model, str(folder), created_by, model_format, _lineage(job)
     )
     if signatures.required():
         _sign(session, model)
@@ -149,12 +150,27 @@ def _sign(session: Session, model: RegisteredModel) -> None:
         lifecycle.record_manifest(session, model.id, signed_before)
 
 
-def _model_folder(job_folder: Path) -> tuple[str, Path]:
-    for model_format, name in ARTIFACTS.items():
-        if (job_folder / name).is_dir():
-            return model_format, job_folder / name
-    expected = " or ".join(ARTIFACTS.values())
-    raise BadInputError("The job has no model.", [Problem(str(job_folder), "no such folder", f"a folder {expected}")])
+def _model_folder(job: FinetuningJob) -> tuple[str, Path]:
+    """Format and folder of what the job's version is; of a merged adapter the weights, and never the adapter."""
+    folder = Path(job.output_dir)
+    artifacts = {"transformers": ARTIFACTS["transformers"]} if _is_merged(job) else ARTIFACTS
+    for model_format, name in artifacts.items():
+        if (folder / name).is_dir():
+            return model_format, folder / name
+    expected = f"a folder {' or '.join(artifacts.values())}"
+    if _is_merged(job):
+        expected += ", which the merging leaves, as serve_adapter_as is merged"
+    raise BadInputError("The job has no model.", [Problem(str(folder), "no such folder", expected)])
+
+
+def _is_merged(job: FinetuningJob) -> bool:
+    return bool(job.hyperparameters.get("serve_adapter_as") == MERGED)
+
+
+def _lineage(job: FinetuningJob) -> list[str]:
+    """How the version came to be, in the fewest words, for example ``["qlora", "rank 16", "merged"]``."""
+    rank = None if job.method == "full" else job.hyperparameters.get("lora_rank")
+    return [job.method, *([f"rank {rank}"] if rank else []), *([MERGED] if _is_merged(job) else [])]
 
 
 def _record(session: Session, job: FinetuningJob, model: RegisteredModel, evaluation: Path | None) -> JobRecord:

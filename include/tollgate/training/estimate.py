@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tollgate.errors import BadInputError, Problem
 from tollgate.settings import Settings
-from tollgate.training import rates
+from tollgate.training import merging, rates
 from tollgate.training.estimate_fit import settings_that_fit
 from tollgate.training.estimate_tokens import Epoch, RowLengths, epoch, row_lengths, total_steps
 from tollgate.training.memory import (
@@ -42,6 +42,16 @@ class MemoryEstimate(BaseModel):
     limit: int | None
     limit_from: str
     fits: bool | None
+
+
+class MergingEstimate(BaseModel):
+    """What merging the adapter needs once the training is over: the host's memory, no device's, and disk; in bytes."""
+
+    memory: int
+    disk: int = Field(description="The merged weights; as many bytes as the base's.")
+    limit: int | None
+    limit_from: str
+    fits: bool
 
 
 class TimeEstimate(BaseModel):
@@ -87,10 +97,16 @@ class Estimate(BaseModel):
     trainable_parameters: int
     trainable_share: float
     memory: MemoryEstimate
+    merging: MergingEstimate | None = Field(None, description="None where no adapter is merged.")
     time: TimeEstimate | None
     cost: CostEstimate | None
     would_fit: list[dict[str, Any]] = Field([], description="Fields to set, where it does not fit.")
     notes: list[str] = Field([], description="What could not be counted, and why.")
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether the training fits, and the merging after it; None where there is no limit to compare with."""
+        return False if self.merging and not self.merging.fits else self.memory.fits
 
 
 @dataclass(frozen=True)
@@ -146,6 +162,7 @@ def estimate(spec: TrainingSpec, settings: Settings, device: Device | None = Non
         trainable_parameters=trained,
         trainable_share=trained / total,
         memory=memory,
+        merging=_merging(spec, settings),
         time=time,
         cost=_cost(time, spec, settings, device),
         would_fit=suggestions,
@@ -163,20 +180,45 @@ def what_cannot_run(spec: TrainingSpec, settings: Settings, device: Device | Non
             also where some are configured, and then the host's memory counts.
     """
     device = device or device_of(settings)
+    problems: list[Problem] = []
+    if settings.memory_check == "refuse" and (merged := _merging(spec, settings)) and not merged.fits:
+        problems.append(_too_large_to_merge(merged))
     try:
         rows = _rows(spec)
         steps = total_steps(spec, epoch(spec, rows.training)) if rows.training and rows.training.counted else 0
-        problems = row_contradictions(spec, steps, rows.counts)
+        problems += row_contradictions(spec, steps, rows.counts)
         shape = read_shape(spec.base_model)
     except UnknownShapeError:
         return problems  # nothing can be said about its memory, and so nothing against it
     except BadInputError as error:
-        return list(error.problems)
+        return [*problems, *error.problems]
     problems = base_contradictions(spec, shape, device, rows.longest) + problems
     if problems or settings.memory_check != "refuse":
         return problems
     memory, suggestions = _memory(shape, spec, rows, settings, device, None)
     return [_too_large(memory, suggestions)] if memory.fits is False else []
+
+
+def _merging(spec: TrainingSpec, settings: Settings) -> MergingEstimate | None:
+    if not spec.is_merged:
+        return None
+    needed, (limit, limit_from) = merging.memory_bytes(spec.base_model), _limit(settings, "cpu")
+    return MergingEstimate(
+        memory=needed,
+        disk=merging.weights_bytes(spec.base_model),
+        limit=limit,
+        limit_from=limit_from,
+        fits=limit is None or needed <= limit,
+    )
+
+
+def _too_large_to_merge(merged: MergingEstimate) -> Problem:
+    value = f"merged, which needs {merged.memory / GIGABYTE:.1f} GB of the host's memory after the training"
+    expected = (
+        f"at most {(merged.limit or 0) / GIGABYTE:.1f} GB ({merged.limit_from}); or adapter. "
+        "TOLLGATE_MEMORY_CHECK=warn starts it all the same"
+    )
+    return Problem("serve_adapter_as", value, expected)
 
 
 def past_runs(settings: Settings) -> Iterable[rates.PastRun]:

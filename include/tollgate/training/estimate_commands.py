@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from tollgate.settings import Settings
-    from tollgate.training.estimate import Estimate, MemoryEstimate
+    from tollgate.training.estimate import Estimate, MemoryEstimate, MergingEstimate
     from tollgate.training.spec import TrainingSpec
 
 schema_app = typer.Typer(no_args_is_help=True, help="Print published JSON schemas.")
@@ -61,10 +61,10 @@ def estimate_command(
             train_a_few_steps(spec, settings())
         found = estimate(spec, settings(), device)
     if as_json:
-        print_json({"ok": found.memory.fits is not False, **found.model_dump(mode="json")})
+        print_json({"ok": found.fits is not False, **found.model_dump(mode="json")})
     else:
         output().print(*_tables(found), sep="\n")
-    raise typer.Exit(1 if found.memory.fits is False else 0)
+    raise typer.Exit(1 if found.fits is False else 0)
 
 
 def _specification(file: Path | None, options: dict[str, Any], changed: list[str], settings: Settings) -> TrainingSpec:
@@ -118,6 +118,8 @@ def _assignment(text: str) -> tuple[str, Any]:
 
 def _tables(found: Estimate) -> list[Any]:
     shown: list[Any] = [_parameters(found), _memory(found.memory)]
+    if found.merging:
+        shown.append(_merging(found.merging))
     if found.time:
         shown.append(_time(found))
     if found.would_fit:
@@ -158,6 +160,15 @@ def _memory(memory: MemoryEstimate) -> Table:
     fits = {True: "[green]fits[/]", False: "[red]does not fit[/]", None: "not compared"}[memory.fits]
     limit = f"{fits}; limit {_size(memory.limit)}, {memory.limit_from}" if memory.limit else memory.limit_from
     table.add_row("[bold]at most[/]", f"[bold]{_size(memory.peak)}[/]", f"during {memory.phase}; {limit}")
+    return table
+
+
+def _merging(merging: MergingEstimate) -> Table:
+    table = _table("Merging the adapter, after the training")
+    fits = "[green]fits[/]" if merging.fits else "[red]does not fit[/]"
+    limit = f"; limit {_size(merging.limit)}, {merging.limit_from}" if merging.limit else ""
+    table.add_row("[bold]host memory[/]", f"[bold]{_size(merging.memory)}[/]", f"no GPU; {fits}{limit}")
+    table.add_row("disk", _size(merging.disk), "the merged weights")
     return table
 
 

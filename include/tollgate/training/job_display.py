@@ -63,7 +63,7 @@ def job_table(job: JobView) -> Table:
         ("status", job.status),
         ("dataset", job.dataset),
         ("base model", job.base_model),
-        ("method", job.method),
+        ("method", f"{job.method}, merged into the base" if job.is_merged else job.method),
         ("made by", job.created_by),
         ("begun", job.started and f"{job.started:%Y-%m-%d %H:%M:%S %Z}"),
         ("ended", job.ended and f"{job.ended:%Y-%m-%d %H:%M:%S %Z}"),

@@ -16,6 +16,7 @@ from tollgate.settings import Settings
 from tollgate.store.session import transaction
 from tollgate.store.tables import FinetuningJob
 from tollgate.training.curves import PICTURE
+from tollgate.training.merging import MERGED
 from tollgate.training.progress import FILE, ProgressReader, RunProgress
 from tollgate.training.stopping import STOP_REQUEST, STOPPED
 
@@ -33,6 +34,7 @@ class JobView(BaseModel):
     dataset: str = Field("", description="The version as people write it.")
     base_model: str = Field("", description="Name of the base model's folder.")
     method: str = ""
+    is_merged: bool = Field(False, description="Whether its adapter is merged into the base to be served.")
     created_by: str | None = None
     started: dt.datetime | None = None
     ended: dt.datetime | None = None
@@ -118,6 +120,7 @@ def _view(folder: Path, row: FinetuningJob | None) -> JobView:
         dataset=str(spec.get("dataset_reference", "")),
         base_model=Path(row.base_model if row else str(spec.get("base_model", ""))).name,
         method=row.method if row else str(spec.get("method", "")),
+        is_merged=spec.get("serve_adapter_as") == MERGED,
         created_by=row.created_by if row else None,
         started=row.start_time if row else None,
         ended=row.end_time if row else None,

@@ -22,6 +22,7 @@ from tollgate.settings import Settings
 from tollgate.store.tables import FinetuningJob
 from tollgate.training.base_model import base_model_problems
 from tollgate.training.estimate import what_cannot_run
+from tollgate.training.merging import ADAPTER, MERGED, ServedAs, unmergeable_base
 from tollgate.training.resumption import inherit_checkpoint, resumption_problems
 from tollgate.training.spec import TrainingSpec, parse_spec
 
@@ -64,6 +65,17 @@ class Job(BaseModel):
     dataset_folder: Path
     dataset_id: int
     method: Literal["full", "lora", "qlora"]
+    serve_adapter_as: ServedAs = ADAPTER
+
+    @property
+    def is_merged(self) -> bool:
+        """Whether its adapter is merged into the base before anybody serves it."""
+        return self.serve_adapter_as == MERGED
+
+    @property
+    def serves_full_weights(self) -> bool:
+        """Whether its version is full weights, which need a server of their own."""
+        return self.method == "full" or self.is_merged
 
 
 def parse_request(values: dict[str, Any]) -> TrainingRequest:
@@ -138,6 +150,7 @@ def create_job(
         dataset_folder=spec.dataset,
         dataset_id=row.dataset_id or 0,
         method=spec.method,
+        serve_adapter_as=spec.serve_adapter_as,
     )
 
 
@@ -225,9 +238,14 @@ def _set_processes(values: dict[str, Any], devices: int) -> list[Problem]:
 
 
 def _serving_problems(values: dict[str, Any], base_model: Path, settings: Settings) -> list[Problem]:
-    """An adapter must fit the server: made for the base that vLLM serves, its rank no larger than vLLM allows."""
+    """An adapter must fit the server: made for the base that vLLM serves, its rank no larger than vLLM allows.
+
+    Full weights bring a server of their own. One that is merged must have a base whose weights can be added to.
+    """
     if values.get("method", "lora") == "full":
         return []
+    if values.get("serve_adapter_as", ADAPTER) == MERGED:
+        return unmergeable_base(base_model)
     problems = []
     if base_model != settings.served_base_model.resolve():
         problems.append(

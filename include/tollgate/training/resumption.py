@@ -19,7 +19,7 @@ from tollgate.training.stopping import job_folder
 MAY_DIFFER = frozenset(
     {"job_name", "output", "resume_from", "epochs", "max_steps", "gradient_checkpointing"}
     | {"logging_steps", "eval_steps", "save_steps", "checkpoints_kept"}
-    | {"early_stopping_patience", "early_stopping_minimum_gain"}
+    | {"early_stopping_patience", "early_stopping_minimum_gain", "serve_adapter_as"}
 )
 """Fields in which the new job may differ. All others decide about weights, optimizer or order of the rows; a checkpoint
 restores them, so another value would be ignored or would break what was learned."""

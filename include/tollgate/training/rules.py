@@ -56,6 +56,13 @@ def _layers_are_named(spec: TrainingSpec) -> Problem | None:
     return Problem("target_modules", repr(named), "all-linear, a pattern, or a list of layer names")
 
 
+def _only_adapters_are_merged(spec: TrainingSpec) -> Problem | None:
+    if spec.method != "full" or not spec.is_merged:
+        return None
+    expected = "adapter; the method full leaves full weights, and only lora and qlora leave an adapter to merge"
+    return Problem("serve_adapter_as", repr(spec.serve_adapter_as), expected)
+
+
 Rule = Callable[["TrainingSpec"], Problem | None]
 
 _RULES: tuple[tuple[tuple[str, ...], Rule], ...] = (
@@ -63,6 +70,7 @@ _RULES: tuple[tuple[tuple[str, ...], Rule], ...] = (
     (("early_stopping_patience", "max_steps", "eval_steps"), _patience_needs_measurements),
     (("lr_scheduler", "warmup_fraction"), _warmup_must_warm),
     (("method", "target_modules"), _layers_are_named),
+    (("method", "serve_adapter_as"), _only_adapters_are_merged),
 )
 
 

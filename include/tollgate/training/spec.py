@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from tollgate.errors import BadInputError, Problem
 from tollgate.training import rules
 from tollgate.training.backends import DEFAULT, BackendName
+from tollgate.training.merging import ADAPTER, MERGED, ServedAs
 
 _NOT_VALID = "The training specification is not valid."
 
@@ -32,6 +33,11 @@ class TrainingSpec(BaseModel):
     lora_alpha: int = Field(32, ge=1, le=1024, description="Scale of the adapter; the update counts alpha / rank.")
     lora_dropout: float = Field(0.0, ge=0.0, lt=1.0, description="Dropout before the adapter.")
     target_modules: str | list[str] = Field("all-linear", description="Layers that get an adapter.")
+    serve_adapter_as: ServedAs = Field(
+        ADAPTER,
+        description="What production gets of lora or qlora: the adapter beside others on the shared server, or merged "
+        "into its base, full weights on a server of their own.",
+    )
 
     learning_rate: float = Field(2e-4, gt=0.0, le=1.0, description="Peak learning rate.")
     lr_scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = Field(
@@ -107,6 +113,11 @@ class TrainingSpec(BaseModel):
     def rows_per_step(self) -> int:
         """Rows from which one change of the weights is computed, over all processes: the global batch."""
         return self.batch_size * self.gradient_accumulation * self.processes
+
+    @property
+    def is_merged(self) -> bool:
+        """Whether the trained adapter is merged into its base before anybody serves it."""
+        return self.serve_adapter_as == MERGED
 
     @field_validator("base_model", "dataset", "output")
     @classmethod

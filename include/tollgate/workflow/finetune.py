@@ -34,6 +34,7 @@ from tollgate.serving.probes import KnownAnswer, Probe
 from tollgate.settings import settings
 from tollgate.store.session import transaction
 from tollgate.store.tables import FinetuningJob
+from tollgate.training import merging
 from tollgate.training.checkpoints import record_checkpoints
 from tollgate.training.jobs import Job, create_job, finish_job, parse_request, start_job
 from tollgate.training.leases import wish_problems
@@ -75,6 +76,26 @@ def validate(params: Mapping[str, Any], hyperparameters: Sequence[str], run_id: 
     return job.model_dump(mode="json")
 
 
+def prepare_merging(job: Mapping[str, Any]) -> bool:
+    """Make the folder in which the merging of an adapter reports, where the job asks for one.
+
+    Args:
+        job: What ``validate`` returned.
+
+    Returns:
+        Whether the adapter is to be merged into its base before it is served.
+    """
+    trained = Job.model_validate(job)
+    if trained.is_merged:
+        (trained.folder / merging.FOLDER).mkdir(exist_ok=True)
+    return trained.is_merged
+
+
+def serves_full_weights(job: Mapping[str, Any]) -> bool:
+    """Whether the job's version needs a server of its own: all weights were trained, or an adapter was merged."""
+    return Job.model_validate(job).serves_full_weights
+
+
 def serve_candidate(
     job: Mapping[str, Any], by: str, max_tokens: int = 128, rules: VerdictSettings = DEFAULT_SETTINGS
 ) -> dict[str, Any]:
@@ -97,7 +118,7 @@ def serve_candidate(
         record_checkpoints(session, trained.id, trained.folder)
         digest = lifecycle.get(session, registration.model_id).manifest_digest
     version = {"model_id": registration.model_id, "served_name": registration.served_name}
-    if trained.method == "full":
+    if trained.serves_full_weights:
         return version | _prepare_examination(trained, registration, max_tokens, _asks_for_perplexity(rules))
     with VllmClient() as client:
         client.load_adapter(registration.served_name, Path(registration.model_path), digest)

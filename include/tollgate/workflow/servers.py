@@ -22,6 +22,9 @@ POLL_SECONDS = 1.0
 KEEPER = (sys.executable, "-m", "vllm_rollout.keeper")
 """The process that starts and stops servers: plugins know the runtimes, and nothing here may import them."""
 
+BLOCKED_DATABASE = "airflow-db-not-allowed"
+"""What Airflow 3.3 writes into a task's environment in place of its database's address."""
+
 Keeper = Callable[[], list[str]]
 
 
@@ -168,9 +171,11 @@ def views() -> list[ServerView]:
 
 def _keep(environment: Mapping[str, str]) -> list[str]:
     paths = [*(str(PROJECT / name) for name in ("include", "plugins")), environment.get("PYTHONPATH", "")]
+    # In a task Airflow's address is one that does not even parse; importing Airflow in another process fails with it.
+    usable = {name: value for name, value in environment.items() if not value.startswith(BLOCKED_DATABASE)}
     ended = subprocess.run(
         KEEPER,
-        env={**environment, "PYTHONPATH": os.pathsep.join(paths)},
+        env={**usable, "PYTHONPATH": os.pathsep.join(paths)},
         capture_output=True,
         text=True,
         check=False,

@@ -58,7 +58,9 @@ def test_prepare_dataset_chains_the_gates_and_always_discards_the_work(dags):
 def test_finetune_reads_like_the_road(dags):
     dag = dags["finetune"]
     assert "train" in downstream(dag, "validate")
-    assert "candidate.serve" in downstream(dag, "train")
+    assert downstream(dag, "train") == {"choose_form"}
+    assert {"merge", "candidate.serve"} == downstream(dag, "choose_form")
+    assert downstream(dag, "merge") == {"candidate.serve"}
     assert "candidate.choose_server" in downstream(dag, "candidate.serve")
     assert "candidate.verdict" in downstream(dag, "candidate.evaluate")
     assert "register" in downstream(dag, "candidate.verdict")
@@ -101,22 +103,52 @@ def test_full_weights_are_examined_alone(dags):
     assert (PROJECT / examine.script).is_file()
 
 
+def test_an_adapter_is_merged_without_a_gpu_where_the_training_has_left_it(dags):
+    from airflow.sdk import TriggerRule
+
+    dag = dags["finetune"]
+    merge = copy.copy(dag.get_task("merge"))
+    assert (type(merge).__name__, merge.pool, merge.gpus) == ("ContainerJobOperator", "default_pool", 0)
+    assert (PROJECT / merge.script).is_file()
+    assert dag.get_task("candidate.serve").trigger_rule == TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS
+    job = {"folder": "/jobs/router-1", "base_model": "/base", "dataset_folder": "/data"}
+
+    class Instance:
+        def xcom_pull(self, task_ids):
+            return {"validate": job}[task_ids]
+
+    merge.render_template_fields({"ti": Instance(), "params": {"backend": "axolotl"}})
+    assert merge.command == ["/jobs/router-1", "/jobs/router-1/model", "--report", "/jobs/router-1/merging"]
+    assert (merge.job_folder, merge.backend) == ("/jobs/router-1/merging", "axolotl")
+    assert (merge.read_only_paths, merge.writable_paths) == (["/base", "/data"], ["/jobs/router-1"])
+
+
 @pytest.mark.parametrize(
-    ("method", "outcome", "server", "way"),
+    ("method", "served_as", "outcome", "form", "server", "way"),
     [
-        ("lora", "pass", "candidate.evaluate", "release.start_server"),
-        ("qlora", "inconclusive", "candidate.evaluate", "approval"),
-        ("full", "pass", "candidate.examine", "release.start_server"),
-        ("full", "inconclusive", "candidate.examine", "approval"),
-        ("full", "fail", "candidate.examine", "refuse"),
+        ("lora", "adapter", "pass", "candidate.serve", "candidate.evaluate", "release.start_server"),
+        ("qlora", "adapter", "inconclusive", "candidate.serve", "candidate.evaluate", "approval"),
+        ("lora", "merged", "inconclusive", "merge", "candidate.examine", "approval"),
+        ("qlora", "merged", "pass", "merge", "candidate.examine", "release.start_server"),
+        ("full", "adapter", "pass", "candidate.serve", "candidate.examine", "release.start_server"),
+        ("full", "adapter", "inconclusive", "candidate.serve", "candidate.examine", "approval"),
+        ("full", "adapter", "fail", "candidate.serve", "candidate.examine", "refuse"),
     ],
 )
-def test_the_ways_through_the_dag_follow_method_and_verdict(dags, monkeypatch, method, outcome, server, way):
-    results = {"validate": {"method": method}, "candidate.verdict": {"outcome": outcome}}
-    for task_id, chosen in (("candidate.choose_server", server), ("decide", way)):
+def test_the_ways_through_the_dag_follow_method_and_verdict(
+    dags, monkeypatch, tmp_path, method, served_as, outcome, form, server, way
+):
+    job = {"id": 1, "dataset_id": 1, "name": "job", "model_name": "router", "dataset": "highway@v1", "method": method}
+    paths = {"folder": str(tmp_path), "base_model": "/base", "dataset_folder": "/data"}
+    results = {
+        "validate": {**job, **paths, "serve_adapter_as": served_as},
+        "candidate.verdict": {"outcome": outcome},
+    }
+    for task_id, chosen in (("choose_form", form), ("candidate.choose_server", server), ("decide", way)):
         fork = dags["finetune"].get_task(task_id).python_callable
         monkeypatch.setitem(fork.__globals__, "result_of", results.get)
         assert fork() == chosen
+    assert (tmp_path / "merging").is_dir() == (form == "merge")
 
 
 def test_training_takes_a_place_in_the_gpu_pool(dags):
@@ -172,6 +204,7 @@ def test_retrain_is_off_until_someone_turns_it_on_and_listens_to_new_versions(da
         ("lora_rank", 0),
         ("epochs", -1),
         ("method", "magic"),
+        ("serve_adapter_as", "full"),
         ("dataset", "highway"),
         ("model_name", "../x"),
         ("threshold", 1.2),

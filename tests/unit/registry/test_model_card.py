@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,17 @@ def test_what_is_not_set_is_left_out() -> None:
     assert 'library_name: "transformers"' in render(full)
     assert "There is none yet." in render(full)
     assert "What it is worth" not in render(full)
+
+
+def test_a_merged_adapter_is_told_with_its_method_and_rank() -> None:
+    merged = replace(FACTS, parameters={**FACTS.parameters, "method": "qlora", "serve_adapter_as": "merged"})
+    english, korean = parts(merged)
+    assert "| Weights | adapter merged into the base model: full weights, which stand alone |" in english
+    assert "| 가중치 | 기반 모델에 병합된 어댑터: 전체 가중치(단독 실행) |" in korean
+    assert "| Method | qlora |\n| Rank of the adapter | 16 |" in english
+    assert 'library_name: "transformers"' in english
+    assert 'tags: ["tollgate", "qlora", "merged"]' in english
+    assert "| Weights | adapter, to be loaded over the base model |" in parts(FACTS)[0]
 
 
 def test_the_head_is_what_hugging_face_reads() -> None:

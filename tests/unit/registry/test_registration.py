@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from tollgate.errors import BadInputError, ServiceUnavailableError
-from tollgate.registry import lifecycle, registration
+from tollgate.registry import lifecycle, mlflow_projection, registration
 from tollgate.store.session import transaction
+from tollgate.store.tables import FinetuningJob
 
 Job = Callable[[str], str]
 
@@ -29,6 +31,25 @@ def test_full_weights_are_told_from_an_adapter(finished_job: Job, tmp_path: Path
     version = registration.reserve("job-1", "router", "kim")
     with transaction() as session:
         assert lifecycle.get(session, version.model_id).model_format == "transformers"
+
+
+def test_of_a_merged_adapter_the_weights_are_the_version_and_never_the_adapter(
+    finished_job: Job, tmp_path: Path
+) -> None:
+    finished_job("job-1")
+    with transaction() as session:
+        row = session.scalars(select(FinetuningJob)).one()
+        row.method, row.hyperparameters = "qlora", {"lora_rank": 8, "serve_adapter_as": "merged"}
+    with pytest.raises(BadInputError, match="expected a folder model, which the merging leaves"):
+        registration.reserve("job-1", "router", "kim")
+    (tmp_path / "job-1" / "model").mkdir()
+    version = registration.reserve("job-1", "router", "kim")
+    assert version == registration.reserve("job-1", "router", "kim")
+    with transaction() as session:
+        model = lifecycle.get(session, version.model_id)
+    assert (model.model_format, model.model_path) == ("transformers", str(tmp_path / "job-1" / "model"))
+    assert model.tags == ["qlora", "rank 8", "merged"]
+    assert "qlora, rank 8, merged" in mlflow_projection.description(model)
 
 
 def test_a_job_that_is_unknown_or_without_a_model_gets_no_version(finished_job: Job, tmp_path: Path) -> None:

@@ -109,6 +109,15 @@ def test_a_job_is_shown_by_its_name_and_by_its_run(job: Path, capsys: pytest.Cap
         assert text in shown
 
 
+def test_a_job_whose_adapter_is_merged_says_so(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("show", job.name) == 0
+    assert "merged into the base" not in capsys.readouterr().out
+    spec = json.loads((job / "spec.json").read_text())
+    (job / "spec.json").write_text(json.dumps({**spec, "serve_adapter_as": "merged"}))
+    assert run("show", job.name) == 0
+    assert "lora, merged into the base" in capsys.readouterr().out
+
+
 def test_without_postgresql_a_job_is_shown_from_its_folder(
     job: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

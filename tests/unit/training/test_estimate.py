@@ -109,6 +109,26 @@ def test_a_model_that_is_too_large_for_a_gpu_is_offered_4_bits_or_more_devices(t
     assert all(way.get("distribution") != "zero3" for way in alone)
 
 
+def test_merging_needs_the_host_s_memory_and_disk_and_none_of_a_gpu(tmp_path: Path) -> None:
+    spec = made(tmp_path, method="qlora")
+    merged = parse_spec({**spec.model_dump(), "serve_adapter_as": "merged"})
+    settings = home(tmp_path, gpu_ids=[0], gpu_memory_gb=24)
+    assert estimate(spec, settings).merging is None
+    found = estimate(merged, settings)
+    assert found.memory == estimate(spec, settings).memory
+    assert found.merging is not None
+    assert found.merging.disk == sum(path.stat().st_size for path in spec.base_model.glob("*.safetensors"))
+    assert found.merging.memory > 2 * found.merging.disk
+    needed = found.merging.memory
+    tight = home(tmp_path, gpu_ids=[0], gpu_memory_gb=24, job_memory=f"{needed - 1}b")
+    assert estimate(merged, tight).fits is False
+    assert what_cannot_run(spec, tight) == []
+    [problem] = what_cannot_run(merged, tight)
+    assert problem.where == "serve_adapter_as"
+    assert "TOLLGATE_JOB_MEMORY" in problem.expected
+    assert what_cannot_run(merged, tight.model_copy(update={"memory_check": "warn"})) == []
+
+
 def test_where_nothing_helps_it_says_so(tmp_path: Path, spec: TrainingSpec) -> None:
     assert "a smaller base model" in refusal(spec, home(tmp_path, job_memory="10m"))
 

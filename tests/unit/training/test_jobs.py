@@ -143,6 +143,27 @@ def test_an_adapter_needs_the_base_that_is_served(configuration: Settings, tmp_p
     assert (full.method, full.base_model) == ("full", other)
 
 
+def test_a_merged_adapter_may_have_another_base_and_rank_but_no_quantized_base(
+    configuration: Settings, tmp_path: Path
+) -> None:
+    other = write_base_model(tmp_path / "other")
+    asked = {"serve_adapter_as": "merged", "lora_rank": 64}
+    merged = create(configuration, base_model=other, hyperparameters=asked)
+    assert (merged.method, merged.is_merged, merged.serves_full_weights) == ("lora", True, True)
+    assert rows()[0].hyperparameters["serve_adapter_as"] == "merged"
+    adapter = create(configuration, "run 2")
+    assert (adapter.is_merged, adapter.serves_full_weights) == (False, False)
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**config, "quantization_config": {"load_in_4bit": True}}))
+    with pytest.raises(BadInputError, match="stored quantized, expected the base in bf16 or fp32, to merge into"):
+        create(configuration, "run 3", base_model=other, hyperparameters=asked)
+
+
+def test_merging_and_full_weights_exclude_each_other_in_words(configuration: Settings) -> None:
+    asked = {"method": "full", "serve_adapter_as": "merged"}
+    assert problems(configuration, hyperparameters=asked) == {"serve_adapter_as": "'merged'"}
+
+
 def test_a_job_that_cannot_fit_is_refused_with_settings_that_do(configuration: Settings) -> None:
     small = configuration.model_copy(update={"job_memory": "760m"})
     with pytest.raises(BadInputError) as refused:

@@ -29,6 +29,7 @@ def told(**changes: Any) -> dict[str, str]:
         ({"lr_scheduler": "constant_with_warmup", "warmup_fraction": 0}, "warmup_fraction", "above 0"),
         ({"target_modules": []}, "target_modules", "all-linear"),
         ({"target_modules": ""}, "target_modules", "all-linear"),
+        ({"method": "full", "serve_adapter_as": "merged"}, "serve_adapter_as", "only lora and qlora leave an adapter"),
     ],
 )
 def test_fields_that_contradict_each_other(changes: dict[str, Any], field: str, words: str) -> None:
@@ -45,6 +46,8 @@ def test_fields_that_contradict_each_other(changes: dict[str, Any], field: str, 
         {"early_stopping_patience": 2, "max_steps": 100, "eval_steps": 100},
         {"lr_scheduler": "constant_with_warmup", "warmup_fraction": 0.1},
         {"method": "full", "target_modules": []},
+        {"method": "full", "serve_adapter_as": "adapter"},
+        {"method": "qlora", "serve_adapter_as": "merged"},
     ],
 )
 def test_what_may_be_meant_is_taken_and_survives_its_file(changes: dict[str, Any]) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.serving.fake_vllm import FakeVllm
+from tests.unit.serving.fake_vllm import FakeVllm, write_adapter
 from tests.unit.serving.server_host import FakeHost
 from tests.unit.training.example_base import write_base_model
-from tests.unit.workflow.test_finetune import candidate, route, validate, verdict
+from tests.unit.workflow.test_finetune import PARAMS, candidate, route, validate, verdict
 
+from tollgate.errors import BadInputError
+from tollgate.evaluation.examination import read_examination
 from tollgate.serving import server_keeper, servers
 from tollgate.serving.client import ProbeFailedError
 from tollgate.settings import settings
@@ -22,6 +26,9 @@ from tollgate.store.tables import RegisteredModel
 from tollgate.workflow import finetune, rollouts
 from tollgate.workflow import servers as work
 from tollgate.workflow.reconcile import reconcile
+
+BLOCKED = "airflow-db-not-allowed:///"
+"""As ``block_orm_access`` of Airflow's supervisor writes it into a task's environment."""
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +40,18 @@ def host(server: FakeVllm, projected: list[str], monkeypatch: pytest.MonkeyPatch
         host = FakeHost(stack)
         monkeypatch.setattr(work, "_keep", lambda environment: server_keeper.keep(host))
         yield host
+
+
+def merged(run_id: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A trained candidate whose adapter was merged, and that passed; its adapter is still there."""
+    job = finetune.validate(PARAMS | {"serve_adapter_as": "merged"}, ["lora_rank", "serve_adapter_as"], run_id, "kim")
+    assert finetune.prepare_merging(job)
+    write_adapter(Path(job["folder"]) / "adapter", settings().served_base_model)
+    write_base_model(Path(job["folder"]) / "model")
+    version = finetune.serve_candidate(job, "kim")
+    with transaction() as session:
+        session.get_one(RegisteredModel, version["model_id"]).verdict = "pass"
+    return job, version
 
 
 def full(run_id: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -59,6 +78,31 @@ def test_full_weights_go_into_production_and_back(host: FakeHost) -> None:
     left = rollouts.roll_back("router", "worse", "kim", "router@v2")
     assert (left["action"], route()) == ("rolled_back", {adapter["model_id"]: 1.0})
     assert host.started == ["router@v2"]
+
+
+def test_a_merged_adapter_goes_the_way_of_full_weights(server: FakeVllm, host: FakeHost) -> None:
+    _, adapter = candidate("run 1", "pass")
+    finetune.promote(validate("run 1"), adapter, verdict("pass"), None, "kim")
+    loaded = set(server.loaded)
+    job, version = merged("run 2")
+    assert (finetune.serves_full_weights(job), finetune.serves_full_weights(validate("run 1"))) == (True, False)
+    assert set(server.loaded) == loaded, "the shared server has nothing to do with it"
+    assert read_examination(Path(version["examination"])).model == Path(job["folder"]) / "model"
+    assert finetune.serve_candidate(job, "kim") == version
+    finetune.start_server(version, "kim")
+    finetune.promote(job, version, verdict("pass"), None, "kim")
+    assert route() == {version["model_id"]: 1.0}
+    left = rollouts.roll_back("router", "worse", "kim", "router@v2")
+    assert (left["action"], route()) == ("rolled_back", {adapter["model_id"]: 1.0})
+    assert host.started == ["router@v2"]
+
+
+def test_an_adapter_that_was_not_merged_gets_no_version(host: FakeHost) -> None:
+    job = finetune.validate(PARAMS | {"serve_adapter_as": "merged"}, ["serve_adapter_as"], "run 1", "kim")
+    write_adapter(Path(job["folder"]) / "adapter", settings().served_base_model)
+    with pytest.raises(BadInputError, match="a folder model, which the merging leaves"):
+        finetune.serve_candidate(job, "kim")
+    assert host.started == []
 
 
 def test_a_champion_of_full_weights_is_asked_at_its_own_server(server: FakeVllm, host: FakeHost) -> None:
@@ -115,6 +159,15 @@ def test_the_reconciler_starts_a_dead_server_again_and_status_shows_it(
     assert [line.partition(" at ")[0] for line in told[1:]] == ["started a server of router@v1", "router@v1 is ready"]
     assert host.started == ["router@v1", "router@v1"]
     assert reconcile_servers() == []
+
+
+def test_the_keeper_can_import_airflow_also_when_a_task_starts_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr(work, "KEEPER", (sys.executable, "-c", "import airflow; print('kept')"))
+    blocked = dict.fromkeys(("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "AIRFLOW__CORE__SQL_ALCHEMY_CONN"), BLOCKED)
+    assert work._keep({"PATH": os.environ["PATH"], "AIRFLOW_HOME": str(tmp_path), **blocked}) == ["kept"]
 
 
 def reconcile_servers() -> list[str]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
-from tests.unit.containers.trainer.trainings import ForkServer, said, write_spec
+from tests.unit.containers.trainer.trainings import ForkServer, environment, said, write_spec
 
 from tollgate.settings import PROJECT
+from tollgate.training.merging import ORIGIN
 
 COMPARE = """
 import json, sys
@@ -32,6 +34,22 @@ chat = AutoTokenizer.from_pretrained(merged).apply_chat_template(
     [{"role": "user", "content": "?"}], add_generation_prompt=True, tokenize=False)
 print(json.dumps({"changed": (adapted - before).abs().max().item(), "differs": (after - adapted).abs().max().item(),
     "type": str(model.dtype), "linear": type(model.model.layers[0].mlp.up_proj).__name__, "chat": chat}))
+"""
+
+
+KILLED_BEFORE_RENAMING = """
+import os, signal, sys
+from pathlib import Path
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
+from trainer import merge
+
+base, job, output = sys.argv[1:]
+model = AutoModelForCausalLM.from_pretrained(base)
+config = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
+get_peft_model(model, config).save_pretrained(job + "/adapter")
+Path.rename = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+merge.main([job, output, "--report", job + "/merging"])
 """
 
 
@@ -105,3 +123,55 @@ def test_a_job_without_an_adapter_is_refused_in_words(
     assert not (folder / "merged").exists()
     full = write_spec(tmp_path / "full", base_model, dataset, method="full")
     assert "a full training leaves a whole model already" in run_merge(ml_python, full).stderr
+
+
+def test_a_kill_before_the_renaming_leaves_no_model_and_a_retry_merges_once(
+    tmp_path: Path, ml_python: Path, base_model: Path, dataset: Path
+) -> None:
+    folder = write_spec(tmp_path / "job", base_model, dataset, method="qlora")
+    model, report = folder / "model", folder / "merging"
+    report.mkdir()
+    command = [str(ml_python), "-c", KILLED_BEFORE_RENAMING, str(base_model), str(folder), str(model)]
+    killed = subprocess.run(command, env=environment(), capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert (folder / ".model.partial" / ORIGIN).is_file()
+    assert not model.exists()
+    assert list(report.iterdir()) == []
+
+    done = run_merge(ml_python, folder, model, "--report", report)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((report / "result.json").read_text())["merged_now"] is True
+    assert sorted(path.name for path in folder.iterdir()) == ["adapter", "merging", "model", "spec.json"]
+    written = {path.name: path.stat().st_mtime_ns for path in model.iterdir()}
+
+    # Killed again, between the renaming and the report: what is merged stays as it is, and the report is written.
+    (report / "result.json").unlink()
+    (folder / ".model.replaced").mkdir()
+    again = run_merge(ml_python, folder, model, "--report", report)
+    assert again.returncode == 0, again.stderr
+    assert json.loads((report / "result.json").read_text())["merged_now"] is False
+    assert {path.name: path.stat().st_mtime_ns for path in model.iterdir()} == written
+    assert not (folder / ".model.replaced").exists()
+
+    origin = json.loads((model / ORIGIN).read_text())
+    assert (origin["method"], origin["base_model"]) == ("qlora", base_model.name)
+    assert set(origin["adapter"]) == {"adapter_config.json", "adapter_model.safetensors"}
+    (model / ORIGIN).write_text(json.dumps({**origin, "adapter": {}}))
+    other = run_merge(ml_python, folder, model, "--report", report)
+    assert json.loads((report / "result.json").read_text())["merged_now"] is True, other.stderr
+    assert json.loads((model / ORIGIN).read_text()) == origin
+
+
+def test_a_task_is_told_why_there_was_nothing_to_merge(
+    tmp_path: Path, ml_python: Path, base_model: Path, dataset: Path
+) -> None:
+    base = shutil.copytree(base_model, tmp_path / "base")
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "quantization_config": {"load_in_4bit": True}}))
+    folder = write_spec(tmp_path / "job", base, dataset)
+    (folder / "merging").mkdir()
+    assert run_merge(ml_python, folder, folder / "model", "--report", folder / "merging").returncode == 2
+    told = json.loads((folder / "merging" / "error.json").read_text())
+    assert told["kind"] == "bad_specification"
+    assert "stored quantized" in told["message"]
+    assert "an adapter, which a job leaves when it is done" in told["message"]

@@ -23,7 +23,7 @@ PATHS = {
 NUMBERS = [-1, 0, 1e-9, 0.5, 0.999, 1, 1.5, 2, 7, 8, 512, 513, 1000, 1000.5, 1024, 1025, 4096, 4097, 1_048_576]
 NUMBERS += [1_048_577, 2**31 - 1, 2**31]
 VALUES: list[Any] = [*NUMBERS, "fp32", "bf16", "fp8", "lora", "full", "magic", "cosine", "linear", ""]
-VALUES += ["last", "none", "checkpoint-500", "checkpoint-0", "ddp", "trl", "axolotl", "unsloth"]
+VALUES += ["last", "none", "checkpoint-500", "checkpoint-0", "ddp", "trl", "axolotl", "unsloth", "merged"]
 SIMPLE = sorted(
     name
     for name, schema in TrainingSpec.model_json_schema()["properties"].items()
