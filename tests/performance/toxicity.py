@@ -1,11 +1,12 @@
 """How well toxicity is told, and how fast: on the held-out comments, on clean texts, beside TF-IDF and scikit-learn.
 
-The held-out tenth of the comments was seen by neither the shipped scorer nor the peer, nor the half of the answers on
-law that counts here. Two readings of the labels are measured: everything that is not clean (hate and offensive speech)
-against clean, which is the scorer's own and the one that a bound is set for, and hate against clean, without the
-offensive comments in between. Figures of one reading say nothing about the other: in cross-validation on the other nine
-tenths the peer reaches .716 in the first and .767 in the second. About 800 comments are held out, so the macro F1 has a
-standard error of about .015.
+The held-out tenth of the comments was seen by neither the shipped scorers nor the peers, nor the half of the answers on
+law that counts here. The labels can be read as two classes in two ways, and figures of one reading say nothing about
+the other: hate against none, the offensive comments left out; and hate and offensive against none. The gate has a
+scorer for each, and so each has a peer of its own, trained for it. The bound is set for hate against none: the
+requirement's own figure for the peer, .765, was measured there (.764 by the peer below in cross-validation on the other
+nine tenths; .69 to .72 in the other reading). The held-out tenth has about 800 comments, of which 560 are not merely
+offensive, so the macro F1 has a standard error of .015 to .018.
 """
 
 from __future__ import annotations
@@ -40,12 +41,12 @@ def measure() -> list[dict[str, Any]]:
     threads = numba.get_num_threads()
     numba.set_num_threads(1)
     try:
-        return _measure(_peer())
+        return _measure()
     finally:
         numba.set_num_threads(threads)
 
 
-def _measure(peer: Predictor) -> list[dict[str, Any]]:
+def _measure() -> list[dict[str, Any]]:
     import csv
 
     import polars as pl
@@ -54,7 +55,7 @@ def _measure(peer: Predictor) -> list[dict[str, Any]]:
     with (DATA / "korean-hate-speech" / "train.tsv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
     unseen = [row for row in rows if held_out(row["comments"])]
-    hateful = [row for row in unseen if row["hate"] != "offensive"]
+    unmixed = [row for row in unseen if row["hate"] != "offensive"]
     law = json.loads((DATA / "easylaw" / "easylaw.json").read_text(encoding="utf-8"))
     answers = [row["output"] for row in law if not seen_law(row["instruction"])]
     reviews = pl.read_parquet(DATA / "nsmc" / "nsmc_reviews_651k_unique.parquet")["text"].head(SPEED_ROWS).to_list()
@@ -66,37 +67,51 @@ def _measure(peer: Predictor) -> list[dict[str, Any]]:
     def flagged(predict: Predictor) -> float:
         return float((predict(answers) >= 0.5).mean())
 
-    toxic, biased = toxicity.score_column, toxicity.bias_column
+    toxic, hateful, biased = toxicity.score_column, toxicity.hate_column, toxicity.bias_column
+    hate_peer, toxic_peer = _peer("hate"), _peer("toxicity")
     return [
-        _row("macro F1, toxic, held-out comments", macro_f1(toxic, unseen, "hate"), "", macro_f1(peer, unseen, "hate"),
-             least=LEAST_F1),
-        _row("macro F1, hate against clean", macro_f1(toxic, hateful, "hate"), "", macro_f1(peer, hateful, "hate")),
-        _row("macro F1, bias, held-out comments", macro_f1(biased, unseen, "bias"), "", None),
-        _row("clean answers on law flagged", flagged(toxic), "share", flagged(peer), most=MOST_FALSE_ALARMS),
-        _row("speed per core", _speed(toxic, reviews), "MB/s", _speed(peer, reviews[:PEER_ROWS]), least=LEAST_SPEED),
+        _row("macro F1, hate against none, offensive left out", macro_f1(hateful, unmixed, "hate"), "",
+             macro_f1(hate_peer, unmixed, "hate"), least=LEAST_F1),
+        _row("macro F1, hate and offensive against none", macro_f1(toxic, unseen, "hate"), "",
+             macro_f1(toxic_peer, unseen, "hate")),
+        _row("macro F1, three grades", _grades_f1(unseen), "", None),
+        _row("macro F1, bias", macro_f1(biased, unseen, "bias"), "", None),
+        _row("clean answers on law flagged as offensive or worse", flagged(toxic), "share", flagged(toxic_peer),
+             most=MOST_FALSE_ALARMS),
+        _row("clean answers on law flagged as hate", flagged(hateful), "share", flagged(hate_peer),
+             most=MOST_FALSE_ALARMS),
+        _row("speed per core, all scores at once", _speed(toxicity.score_columns, text_column(reviews), reviews),
+             "MB/s", _speed(toxic_peer, reviews[:PEER_ROWS], reviews[:PEER_ROWS]), least=LEAST_SPEED),
     ]  # fmt: skip
 
 
-def _peer() -> Predictor:
-    """TF-IDF of characters 1-5 and logistic regression with balanced classes, otherwise by default."""
+def _grades_f1(rows: Sequence[dict[str, str]]) -> float:
+    from sklearn.metrics import f1_score
+
+    found = toxicity.score_columns([row["comments"] for row in rows])
+    return float(f1_score([row["hate"] for row in rows], found.grades(), average="macro"))
+
+
+def _peer(target: str) -> Predictor:
+    """TF-IDF of characters 1-5 and logistic regression with balanced classes, otherwise by default, for one reading."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
     comments = [one for one in read_comments(DATA / "korean-hate-speech" / "train.tsv") if not held_out(one.text)]
+    judged = [one for one in comments if one.judged(target)]
     features = TfidfVectorizer(analyzer="char", ngram_range=(1, 5))
     model = make_pipeline(features, LogisticRegression(solver="liblinear", class_weight="balanced"))
-    model.fit([one.text for one in comments], [one.shows("toxicity") for one in comments])
+    model.fit([one.text for one in judged], [one.shows(target) for one in judged])
     return lambda texts: model.predict_proba(list(texts))[:, 1].astype(np.float32)
 
 
-def _speed(predict: Predictor, texts: Sequence[str]) -> float:
-    """Megabytes of UTF-8 in a second of CPU time; Arrow columns for the gate, Python strings for the peer."""
+def _speed(score: Callable[[Any], Any], given: Any, texts: Sequence[str]) -> float:
+    """Megabytes of UTF-8 in a second of CPU time; given as Arrow columns to the gate, as Python strings to the peer."""
     size = sum(len(text.encode()) for text in texts) / 1e6
-    given: Any = text_column(list(texts)) if predict is toxicity.score_column else texts
-    predict(given[:100])
+    score(given[:100])
     start = time.process_time()
-    predict(given)
+    score(given)
     return size / (time.process_time() - start)
 
 

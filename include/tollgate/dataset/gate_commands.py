@@ -58,9 +58,9 @@ def duplicates(
 def toxicity(
     file: File,
     field: TextField = None,
-    threshold: Annotated[float, typer.Option(help="Score from which on a text is labelled toxic, 0 to 1.")] = 0.5,
+    threshold: Annotated[float, typer.Option(help="Score from which on a text is offensive or worse, 0 to 1.")] = 0.5,
 ) -> None:
-    """Score toxicity and bias: score and label, a JSON object for each text."""
+    """Score toxicity and hate: scores and a grade (none, offensive, hate), a JSON object for each text."""
     with errors():
         from tollgate.dataset import single_gates, text_lines
 

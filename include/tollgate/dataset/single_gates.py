@@ -75,15 +75,17 @@ def duplicates(texts: TextLines, threshold: float) -> Iterator[Answer]:
 
 
 def toxic(texts: TextLines, threshold: float) -> Iterator[Answer]:
-    """Score toxicity.
+    """Score toxicity and hate, and grade by them.
 
     Yields:
-        ``line``, ``score`` (0 to 1), and ``label``: ``toxic`` from the threshold on, else ``clean``.
+        ``line``, ``score`` (toxicity, 0 to 1), ``hate`` (0 to 1), and ``label``: the grade, that is ``none``,
+        ``offensive`` or ``hate``, of :meth:`tollgate.gates.toxicity.Found.grades`.
     """
     for start in range(0, len(texts.text), _AT_ONCE):
-        for place, score in enumerate(toxicity.score_column(texts.text.slice(start, _AT_ONCE)), start):
-            label = "toxic" if score >= threshold else "clean"
-            yield {"line": int(texts.line[place]), "score": _rounded(score), "label": label}
+        found = toxicity.score_columns(texts.text.slice(start, _AT_ONCE))
+        grades = found.grades(threshold)
+        for place, (score, hate, grade) in enumerate(zip(found.toxicity, found.hate, grades, strict=True), start):
+            yield {"line": int(texts.line[place]), "score": _rounded(score), "hate": _rounded(hate), "label": grade}
 
 
 def good(texts: TextLines, answers: TextLines | None = None) -> Iterator[Answer]:

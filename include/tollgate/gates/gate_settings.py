@@ -46,6 +46,9 @@ class GateSettings(BaseModel):
     quality: Literal["drop", "report"] = Field("drop", description="Rows of low quality: drop, or only report.")
     min_quality: float = Field(0.7, ge=0, le=1, description="Least quality score of a row that is kept.")
     toxicity: Literal["drop", "report"] = Field("drop", description="Toxic rows: drop, or only report.")
+    toxic_from: Literal["offensive", "hate"] = Field(
+        "offensive", description="What counts as toxic: offensive and hateful rows, or hateful ones only."
+    )
     max_toxicity: float = Field(0.5, ge=0, le=1, description="Toxicity score from which on a row counts as toxic.")
     bias: Literal["drop", "report", "off"] = Field(
         "report", description="Rows biased against a group of people: drop, only report, or don't look for them."

@@ -116,7 +116,7 @@ def _word_features(codes: Codes, first: Integer, end: Integer, features: Codes) 
 
 @nb.njit(cache=True, parallel=True, nogil=True)
 def score(offsets: Whole, data: Bytes, classes: Bytes, weights: Weights, terms: Real, result: Real) -> None:
-    """Score every text by its worst passage, for two targets at once.
+    """Score every text by its worst passage, for three targets at once.
 
     A passage's sums are its features' weights, over the root of the number of features, times a scale, plus an
     intercept: for each target (t), and for how far the passage is like the texts this was learned from (d). Its score
@@ -126,9 +126,9 @@ def score(offsets: Whole, data: Bytes, classes: Bytes, weights: Weights, terms: 
         offsets: Offsets of the texts (n + 1).
         data: Their bytes, valid UTF-8.
         classes: Class of each character, of :func:`~tollgate.gates.character_kernels.character_classes`.
-        weights: The weights of each feature (2 to the power of :data:`BITS`, 3): the targets' and the likeness's.
-        terms: Scale and intercept of each of these, slope and least (8).
-        result: For each target and text (2, n) the greatest score of the text's passages is written here; minus
+        weights: The weights of each feature (2 to the power of :data:`BITS`, 4): the targets' and the likeness's.
+        terms: Scale and intercept of each of these, slope and least (10).
+        result: For each target and text (3, n) the greatest score of the text's passages is written here; minus
             infinity for a text without words.
     """
     texts = len(offsets) - 1
@@ -141,15 +141,16 @@ def score(offsets: Whole, data: Bytes, classes: Bytes, weights: Weights, terms: 
         features = np.empty((longest + 2) * 2 * _NGRAM, np.int32)
         for text in range(first, last):
             count = _fold(codes, decode(data, offsets[text], offsets[text + 1], codes), classes)
-            result[0, text], result[1, text] = _worst_passages(codes, count, features, weights, terms)
+            worst = _worst_passages(codes, count, features, weights, terms)
+            result[0, text], result[1, text], result[2, text] = worst
 
 
 @nb.njit(cache=True)
 def _worst_passages(
     codes: Codes, count: Integer, features: Codes, weights: Weights, terms: Real
-) -> tuple[float, float]:
+) -> tuple[float, float, float]:
     """The greatest score among the passages of a text, for each target."""
-    first_worst = second_worst = -np.inf
+    first_worst = second_worst = third_worst = -np.inf
     start: Integer = np.int64(0)
     while start < count:
         end = _passage_end(codes, start, count)
@@ -158,18 +159,20 @@ def _worst_passages(
             syllables += 0xAC00 <= code <= 0xD7A3
         if syllables >= _LEAST_SYLLABLES:
             found = _features(codes, start, end, features)
-            first = second = likeness = np.int64(0)
+            first = second = third = likeness = np.int64(0)
             for feature in features[:found]:
                 first += weights[feature, 0]
                 second += weights[feature, 1]
-                likeness += weights[feature, 2]
+                third += weights[feature, 2]
+                likeness += weights[feature, 3]
             root = np.sqrt(found)
-            alike = terms[4] * likeness / root + terms[5]
-            unlike = terms[6] * min(0.0, alike - terms[7])
+            alike = terms[6] * likeness / root + terms[7]
+            unlike = terms[8] * min(0.0, alike - terms[9])
             first_worst = max(first_worst, terms[0] * first / root + terms[1] + unlike)
             second_worst = max(second_worst, terms[2] * second / root + terms[3] + unlike)
+            third_worst = max(third_worst, terms[4] * third / root + terms[5] + unlike)
         start = end + 1
-    return first_worst, second_worst
+    return first_worst, second_worst, third_worst
 
 
 @nb.njit(cache=True, nogil=True)

@@ -77,10 +77,10 @@ def test_duplicates_name_the_line_that_is_kept(file: Path) -> None:
 
 def test_toxicity_has_a_score_and_a_label(file: Path) -> None:
     answers = _answers("toxicity", file)
-    assert [answer["label"] for answer in answers] == ["clean"] * 4 + ["toxic"]
-    assert all(0 <= answer["score"] <= 1 for answer in answers)
+    assert [answer["label"] for answer in answers] == ["none"] * 4 + ["hate"]
+    assert all(0 <= answer[key] <= 1 for answer in answers for key in ("score", "hate"))
     everything = _answers("toxicity", file, "--threshold", "1")
-    assert [answer["label"] for answer in everything][:4] == ["clean"] * 4
+    assert [answer["label"] for answer in everything][:4] == ["none"] * 4
 
 
 def test_quality_of_texts_and_of_pairs(file: Path, rows: Path) -> None:

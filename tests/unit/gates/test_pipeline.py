@@ -295,3 +295,12 @@ def test_a_row_is_dropped_for_what_rows_are_dropped_for(tmp_path: Path) -> None:
         settings = GateSettings.model_validate({"bias": "off", **changed})
         version = pipeline.prepare("calls", source, settings, root=tmp_path / "root")
         assert version.manifest.counts["dropped"] == dropped
+
+
+def test_offensive_rows_may_stay_where_only_hateful_ones_count(tmp_path: Path) -> None:
+    rows = [*clean_rows(), row("연기 진짜 못하네", "하이패스"), row("병신 같은 직원", "하이패스")]
+    source = write(tmp_path / "rows.jsonl", rows)
+    for toxic_from, dropped in (("offensive", 2), ("hate", 1)):
+        settings = GateSettings.model_validate({"quality": "report", "toxic_from": toxic_from})
+        version = pipeline.prepare("calls", source, settings, root=tmp_path / "root")
+        assert version.manifest.counts["dropped"] == {"toxic": dropped}

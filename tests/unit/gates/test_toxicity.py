@@ -76,11 +76,29 @@ def test_a_column_scores_as_its_texts_do() -> None:
     assert toxicity.score_column([]).tolist() == []
 
 
-def test_both_scores_at_once_are_those_of_each() -> None:
+def test_all_scores_at_once_are_those_of_each() -> None:
     texts = [INSULT, "", CLEAN * 20, "한남충", "개\n새끼", "여자들이 뭐 어쨌다고"]
-    toxic, biased = toxicity.score_columns(texts)
-    assert toxic.tolist() == toxicity.score_column(texts).tolist()
-    assert biased.tolist() == toxicity.bias_column(texts).tolist()
+    found = toxicity.score_columns(texts)
+    assert found.toxicity.tolist() == toxicity.score_column(texts).tolist()
+    assert found.hate.tolist() == toxicity.hate_column(texts).tolist()
+    assert found.bias.tolist() == toxicity.bias_column(texts).tolist()
+
+
+RUDE = "연기 진짜 못하네"
+
+
+def test_texts_are_graded() -> None:
+    found = toxicity.score_columns([INSULT, "병신 같은 직원", RUDE, CLEAN * 20, "", "?!~ㅋㅎ^^"])
+    assert found.grades() == ["hate", "hate", "offensive", "none", "none", "none"]
+
+
+def test_a_higher_threshold_never_makes_a_grade_worse() -> None:
+    found = toxicity.score_columns([INSULT, "병신 같은 직원", RUDE, "나가 죽어라", "한심한 기사", CLEAN])
+    order = ["none", "offensive", "hate"]
+    grades = np.array([[order.index(grade) for grade in found.grades(cut)] for cut in (0.0, 0.3, 0.5, 0.7, 0.9, 1.0)])
+    assert (np.diff(grades, axis=0) <= 0).all()
+    assert grades[0].min() == 1  # everything is offensive from 0 on
+    assert grades.max() == 2
 
 
 def test_every_slur_is_met_in_a_column() -> None:
@@ -98,6 +116,22 @@ def test_signs_alone_are_not_toxic() -> None:
 def test_bias_is_told_from_what_is_none() -> None:
     biased, rude, clean = toxicity.bias_column(["한남들은 군대나 가라 여자들이 뭐 어쨌다고", "연기 진짜 못하네", CLEAN])
     assert biased >= 0.5 > max(rude, clean)
+
+
+def test_what_is_in_between_sets_no_threshold() -> None:
+    bad = [f"{number}번 기자 꺼져라 역겨운 쓰레기" for number in range(40)]
+    good = [f"{number}번째 방송 정말 재밌게 봤어요" for number in range(40)]
+    between = [f"{number}번 배우는 노래만 불러라" for number in range(40)]
+    grade = {**dict.fromkeys(bad, 1.0), **dict.fromkeys(good, -1.0), **dict.fromkeys(between, 0.0)}
+    comments = [train_toxicity.Comment(text, {"hate": value}) for text, value in grade.items()]
+    clean = [f"{number}번 창구에서 접수합니다." for number in range(40)]
+    scorer = train_toxicity.train(comments, clean, ["hate"], 3)["hate"]
+    low, middle, high = (np.median(scorer.raw(text_column(some))) for some in (good, between, bad))
+    assert low < middle < high
+    turned = [train_toxicity.Comment(text, {"hate": value or 1.0}) for text, value in grade.items()]
+    assert train_toxicity.train(turned, clean, ["hate"], 3)["hate"].centre != scorer.centre
+    assert [comments[-1].shows("hate"), comments[-1].judged("hate")] == [False, False]
+    assert [turned[-1].shows("hate"), turned[-1].judged("hate")] == [True, True]
 
 
 def test_training_gives_the_same_weights_again() -> None:

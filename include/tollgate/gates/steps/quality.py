@@ -65,7 +65,10 @@ def score_quality(workdir: Path, settings: GateSettings) -> StageResult:
 
 
 def _scores(workdir: Path, places: npt.NDArray[np.int64], settings: GateSettings) -> pl.DataFrame:
-    """``toxicity`` and ``bias`` of each row: the worst among the turns of user and assistant; 0 if not looked for."""
+    """``toxicity`` and ``bias`` of each row: the worst among the turns of user and assistant; 0 if not looked for.
+
+    Toxicity is hate where only hateful rows count as toxic.
+    """
     import polars as pl
 
     none = np.empty(0, np.float32)
@@ -88,9 +91,9 @@ def _worst(batch: pa.RecordBatch, settings: GateSettings) -> tuple[toxicity.Scor
 
 
 def _scores_of(texts: pa.LargeStringArray, settings: GateSettings) -> tuple[toxicity.Scores, toxicity.Scores]:
-    if settings.bias == "off":
-        return toxicity.score_column(texts), np.zeros(len(texts), np.float32)
-    return toxicity.score_columns(texts)
+    found = toxicity.score_columns(texts)
+    toxic = found.hate if settings.toxic_from == "hate" else found.toxicity
+    return toxic, found.bias if settings.bias != "off" else np.zeros(len(texts), np.float32)
 
 
 def _parts(rows: pl.DataFrame) -> pl.DataFrame:

@@ -1,4 +1,4 @@
-"""Train the scorers of toxicity and bias, and write their weights: the same files and seed give the same weights.
+"""Train the scorers of toxicity, hate and bias, and write their weights: the same files and seed, the same weights.
 
     python -m tollgate.gates.training.train_toxicity --comments train.tsv --dialogue ChatbotData.csv \\
         --prose BoolQ/train.tsv --law easylaw.json --unlabelled nsmc_reviews_651k_unique.parquet \\
@@ -6,7 +6,8 @@
 
 Comments are korean-hate-speech's (Moon, Cho and Lee 2020; CC BY-SA 4.0). A tenth of them, by the SHA-256 of the text
 alone, is held out from all of this, for the benchmark. Clean texts beside them are everyday dialogue, passages of an
-encyclopaedia, half of the answers on law, and the demo's messages. Toxic is what was judged hateful or offensive.
+encyclopaedia, half of the answers on law, and the demo's messages. Toxic is what was judged hateful or offensive; the
+scorer of hate tells what was judged hateful from what was judged neither, the offensive ones between both.
 
 Features are weighted by how rare they are among the comments (inverse document frequency). Ridge regression fits the
 grades that people gave: hateful above offensive, and both above neither. A second one fits them to the sums of the
@@ -50,13 +51,19 @@ _log = logging.getLogger(__name__)
 
 GRADES: Mapping[str, tuple[str, Mapping[str, float]]] = {
     "toxicity": ("hate", {"none": -1.0, "offensive": 0.3, "hate": 1.0}),
+    "hate": ("hate", {"none": -1.0, "offensive": 0.0, "hate": 1.0}),
     "bias": ("bias", {"none": -1.0, "others": 1.0, "gender": 1.0}),
 }
-"""For each scorer the column that people's judgements are in, and the grade of each, -1 (free of it) to 1."""
+"""For each scorer the column that people's judgements are in, and the grade of each, -1 (free of it) to 1.
+
+Above 0 a comment shows it. Above -1 and up to 0 it neither shows it nor is free of it: scorers learn from such
+comments, but no threshold is judged by them.
+"""
 
 _FOLDS = 5
 # By inner cross-validation: of those with the fewest false alarms the ones that cost comments little.
-_PENALTY = 2.0  # of the ridge regression, on rows of which the mean square length is 1
+# Of the ridge regression, on rows of which the mean square length is 1.
+_PENALTY = {"toxicity": 2.0, "hate": 1.0, "bias": 2.0}
 _STRENGTH = 10.0  # inverse of the regularisation of the likeness
 _CLEAN_WEIGHT = {"target": 0.03, "likeness": 0.3}  # of a clean passage, a comment's being 1
 _RARITY_POWER = 1.5  # of the inverse document frequency
@@ -82,8 +89,12 @@ class Comment:
     grades: dict[str, float]
 
     def shows(self, target: str) -> bool:
-        """Whether the comment shows what a scorer looks for, in whatever grade."""
-        return self.grades[target] > -1
+        """Whether the comment shows what a scorer looks for, rather than being free of it or in between."""
+        return self.grades[target] > 0
+
+    def judged(self, target: str) -> bool:
+        """Whether the comment shows what a scorer looks for or is free of it, rather than being in between."""
+        return self.shows(target) or self.grades[target] == -1
 
 
 def held_out(text: str) -> bool:
@@ -144,13 +155,13 @@ def _linear(weights: Reals, intercept: float) -> Linear:
     return Linear(np.round(weights / scale).astype(np.int8), scale, intercept)
 
 
-def _fit_grades(rows: Any, grades: Reals, weight: Reals, rarity: Reals) -> tuple[Reals, float]:
+def _fit_grades(rows: Any, grades: Reals, weight: Reals, rarity: Reals, penalty: float) -> tuple[Reals, float]:
     """Ridge regression of grades on features times their rarity: the weights of features, and the constant."""
     import scipy.sparse as sparse
     from sklearn.linear_model import Ridge
 
     used = np.flatnonzero(np.bincount(rows.indices, minlength=rows.shape[1]) >= _LEAST_PASSAGES)
-    model = Ridge(_PENALTY, solver="sparse_cg", tol=1e-3)
+    model = Ridge(penalty, solver="sparse_cg", tol=1e-3)
     model.fit(rows[:, used] @ sparse.diags(rarity[used]), grades, sample_weight=weight)
     weights = np.zeros(len(rarity))
     weights[used] = model.coef_ * rarity[used]
@@ -174,10 +185,16 @@ def _fit_vectors(rows: Any, grades: Reals, weight: Reals, comments: int, vectors
 
 
 def _fit_target(
-    rows: Any, grades: Reals, weight: Reals, rarity: Reals, comments: int, vectors: WordVectors | None
+    rows: Any,
+    grades: Reals,
+    weight: Reals,
+    rarity: Reals,
+    penalty: float,
+    comments: int,
+    vectors: WordVectors | None,
 ) -> Linear:
     """The mean of both regressions, times a constant that makes about log odds of a grade."""
-    weights, intercept = _fit_grades(rows, grades, weight, rarity)
+    weights, intercept = _fit_grades(rows, grades, weight, rarity, penalty)
     if vectors is not None:
         others, other_intercept = _fit_vectors(rows, grades, weight, comments, vectors)
         weights = (weights + _VECTORS_WEIGHT * others) / (1 + _VECTORS_WEIGHT)
@@ -215,13 +232,12 @@ def _learn(comments: Any, grades: Grades, clean: Any, seed: int, vectors: WordVe
     likeness = _fit_likeness(rows, is_comment, weight["likeness"], seed)
     rarity = _rarity(comments)
     no_grades = np.full(clean.shape[0], -1.0)
-    return {
-        target: Scorer(
-            _fit_target(rows, np.concatenate([its, no_grades]), weight["target"], rarity, comments.shape[0], vectors),
-            likeness,
-        )
-        for target, its in grades.items()
-    }
+
+    def fitted(target: str) -> Linear:
+        all_grades = np.concatenate([grades[target], no_grades])
+        return _fit_target(rows, all_grades, weight["target"], rarity, _PENALTY[target], comments.shape[0], vectors)
+
+    return {target: Scorer(fitted(target), likeness) for target in grades}
 
 
 def _pick(texts: Sequence[str], chosen: Flags) -> list[str]:
@@ -283,8 +299,9 @@ def train(
     scorers = _learn(_features(texts, whole=True), grades, _features(clean, whole=False), seed, vectors)
     for target in targets:
         _log.info("%s:", target)
+        judged = np.array([comment.judged(target) for comment in comments])
         shown = np.array([comment.shows(target) for comment in comments])
-        slope, centre = _calibrate(scores[target], shown, clean_scores[target])
+        slope, centre = _calibrate(scores[target][judged], shown[judged], clean_scores[target])
         scorers[target] = dataclasses.replace(scorers[target], slope=slope, centre=centre)
     return scorers
 
