@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -134,6 +135,27 @@ def test_killed_and_stopped_in_between_it_goes_on_to_the_last_digit(
     assert server.run(cut) == 0, said(cut)
     assert figures(cut, *FIGURES) == figures(whole, *FIGURES)
     assert repeated_differently(cut, "loss") == []
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_nothing_is_left_in_the_systems_temporary_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str, base_model: Path, dataset: Path, killed: bool
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    job = write_spec(tmp_path / "job", base_model, dataset, backend=backend, max_steps=400 if killed else 2)
+    training = launch(settings().python_of(backend), job)
+    if killed:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not figures(job, "loss"):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        training.kill()
+    output, _ = training.communicate(timeout=PATIENCE_SECONDS)
+    assert training.returncode == (-signal.SIGKILL if killed else 0), output
+    assert list(temporary.iterdir()) == []
+    assert (job / "scratch").exists() is killed, "what a kill leaves is in the job folder, for the next attempt"
 
 
 def test_two_processes_train_like_one_with_the_same_global_batch(
