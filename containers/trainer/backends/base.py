@@ -91,6 +91,7 @@ class ConfiguredBackend(Backend):
         import torch
 
         from trainer.backends.rows import check_rows
+        from trainer.packing import check_batch_is_separate
 
         self._check_installed()
         cache = scratch_folder(spec.output) / "rows"
@@ -101,6 +102,8 @@ class ConfiguredBackend(Backend):
         trainer = self.build(spec, self.check(configuration), callbacks, stop)
         trainer.args.include_num_input_tokens_seen = "non_padding"  # for the tokens of a second
         check_rows(spec, trainer)
+        if spec.packing:
+            check_batch_is_separate(trainer)
         return trainer
 
     def _check_installed(self) -> None:
