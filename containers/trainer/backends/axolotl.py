@@ -84,12 +84,6 @@ class Axolotl(ConfiguredBackend):
         class ResumableAxolotlTrainer(Resumable, AxolotlTrainer):  # type: ignore[misc]
             """Axolotl's trainer that loses nothing."""
 
-            def _create_multipack_sampler(self, *args: Any, **kwargs: Any) -> Any:
-                """As Axolotl's, which leaves out the last sequences where they fill no whole batch."""
-                sampler = super()._create_multipack_sampler(*args, **kwargs)
-                sampler.drop_last, sampler._batches, sampler._len_across_ranks = False, None, None
-                return sampler
-
         class Builder(HFCausalTrainerBuilder):  # type: ignore[misc]
             """Axolotl's builder, with this trainer and these callbacks."""
 
@@ -146,10 +140,7 @@ def _rows(spec: TrainingSpec, cache: Path) -> dict[str, Any]:
         "sequence_len": spec.max_length,
         "excess_length_strategy": "truncate",
         "sample_packing": spec.packing,
-        # It keeps packed rows apart only where it knows the attention, and then by positions, without a mask.
-        **({"attn_implementation": "sdpa"} if spec.packing else {}),
         "eval_sample_packing": False,
-        "dataloader_drop_last": False,  # packing would turn it on, and leave out validation rows
         "pad_to_sequence_len": False,
         "dataloader_num_workers": 0,
     }

@@ -37,17 +37,6 @@ SAID: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
         ({"epochs": 2.5}, {"num_epochs": 2.5, "max_steps": None}),
         ({"max_steps": 7}, {"max_steps": 7}),
         ({"max_length": 99}, {"sequence_len": 99, "excess_length_strategy": "truncate"}),
-        ({"packing": False}, {"sample_packing": False, "attn_implementation": None}),
-        # Axolotl keeps packed rows apart where it is told an attention that can.
-        (
-            {"packing": True},
-            {
-                "sample_packing": True,
-                "attn_implementation": "sdpa",
-                "eval_sample_packing": False,
-                "dataloader_drop_last": False,
-            },
-        ),
         ({"assistant_only_loss": False}, {"train_on_inputs": True}),
         ({"precision": "bf16"}, {"bf16": True, "fp16": False}),
         ({"precision": "fp32"}, {"bf16": False, "fp16": False, "tf32": False}),

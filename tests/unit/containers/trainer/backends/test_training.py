@@ -145,7 +145,7 @@ def test_packed_rows_have_the_losses_and_gradients_that_they_have_alone(
 ) -> None:
     """All rows are in the first step, so nothing depends on which of them share a sequence, unless they see others.
 
-    All weights are trained, as an adapter begins with random ones, and packing draws random numbers before them.
+    All weights are trained, as an adapter begins with random ones, and packing may draw random numbers before them.
     """
     if "packing" in LIMITS[backend]:
         pytest.skip(f"{backend} packs no rows (docs/backends.md says why)")
