@@ -36,6 +36,52 @@ def check_rows_are_separate(model: torch.nn.Module, collator: Any) -> None:
         raise _refused(f"a base model that takes no positions ({error})") from error
     finally:
         model.train(was_training)
+    _compare(packed, alone, joined)
+
+
+def check_batch_is_separate(trainer: Any) -> None:
+    """As :func:`check_rows_are_separate`, of a batch that a library packed itself.
+
+    A row behind another one of the first batch is computed alone and compared with what it is within the batch.
+
+    Args:
+        trainer: Its batches have ``position_ids`` that begin anew with every row.
+
+    Raises:
+        BadInputError: The rows see each other, or the batch does not say where they begin.
+    """
+    batch = next(iter(trainer.get_train_dataloader()))
+    batch.pop("labels", None)
+    place = _row_behind_another(batch)
+    if place is None:
+        raise _refused("a batch without positions, or with one row in each sequence")
+    sequence, begin, end = place
+    tokens, model = batch["input_ids"], trainer.model
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            packed = model(**batch, use_cache=False).logits[sequence, begin:end].float()
+            alone = model(input_ids=tokens[sequence : sequence + 1, begin:end], use_cache=False).logits[0].float()
+            joined = model(input_ids=tokens[sequence : sequence + 1, :end], use_cache=False).logits[0, begin:].float()
+    finally:
+        model.train(was_training)
+    _compare(packed, alone, joined)
+
+
+def _row_behind_another(batch: Any) -> tuple[int, int, int] | None:
+    """Sequence, begin and end of the second row of the first sequence that has more than one."""
+    positions = batch.get("position_ids")
+    if positions is None:
+        return None
+    for sequence, places in enumerate(positions.tolist()):
+        begins = [at for at, position in enumerate(places) if position == 0] + [len(places)]
+        if len(begins) > 2 and begins[2] - begins[1] > 1:
+            return sequence, begins[1], begins[2]
+    return None
+
+
+def _compare(packed: torch.Tensor, alone: torch.Tensor, joined: torch.Tensor) -> None:
     difference, scale = (packed - alone).abs().mean().item(), (joined - alone).abs().mean().item()
     if not difference < LARGEST_SHARE * scale:
         raise _refused("a base model in which packed rows see each other")

@@ -25,6 +25,7 @@ from tollgate.training.spec import TrainingSpec, parse_spec
 from trainer.checkpoints import starting_checkpoint
 from trainer.failures import Failure, explain
 from trainer.launch import error_file, processes_to_start, train_together
+from trainer.scratch import discard_scratch, use_scratch
 from trainer.stop import EXIT_STOPPED, Stop
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def main(job_folder: Path) -> int:
         return 1
     finally:
         (job_folder / RESERVE).unlink(missing_ok=True)
+        discard_scratch(job_folder)
 
 
 def read_spec(job_folder: Path) -> TrainingSpec:
@@ -92,6 +94,7 @@ def _train(spec: TrainingSpec, stop: Stop) -> int:
     if stop.requested and "RANK" not in os.environ:  # several processes agree after their first step
         return _stopped(stop, "Stopped before the first step, as somebody asked.")
     started = time.monotonic()
+    use_scratch(spec.output)
     # Imported here: a wrong specification is refused at once, not after the seconds that these take.
     from trainer.backends import build_trainer
     from trainer.memory import Measurement

@@ -4,8 +4,9 @@
     python -m tests.performance.training_loop run KIND FOLDER …      trainings of job folders, one after the other
 
 Of several, each is a fork of one process that has the libraries loaded, so that only training differs. What its call of
-``Trainer.train`` took is left in ``loop.json`` of the job folder. Kinds: ``ours``, the container's entry point;
-``same``, a bare script with the same settings; ``default``, one with TRL's own.
+``Trainer.train``, and the whole program, took is left in ``loop.json`` of the job folder, with the steps, losses and
+checkpoints of the run. Kinds: ``ours``, the container's entry point; ``same``, a bare script with the same settings;
+``default``, one with TRL's own.
 """
 
 from __future__ import annotations
@@ -59,57 +60,93 @@ def bare(folder: Path, default: bool) -> dict[str, Any]:
 
     spec = json.loads((folder / "spec.json").read_text())
     settings: dict[str, Any] = {"max_steps": spec["max_steps"], "max_length": spec["max_length"], "report_to": "none"}
+    parts: dict[str, Any] = {
+        name: Dataset.from_parquet(str(Path(spec["dataset"]) / f"{part}.parquet"), columns=["messages"])
+        for name, part in (("train_dataset", "train"), ("eval_dataset", "validation"))
+    }
     if not default:
-        settings |= {
-            "per_device_train_batch_size": spec["batch_size"],
-            "learning_rate": spec["learning_rate"],
-            "lr_scheduler_type": "cosine",
-            "warmup_steps": 0.05,
-            "assistant_only_loss": True,
-            "bf16": False,
-            "gradient_checkpointing": False,
-            "use_cpu": True,
-            "dataloader_pin_memory": False,
-            "logging_steps": spec["logging_steps"],
-            "save_strategy": "no",
-            "disable_tqdm": True,
-        }
+        settings |= _our_settings(spec)
     adapter = LoraConfig(r=spec["lora_rank"], lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
     measurement = Measurement()
     trainer = SFTTrainer(
         model=spec["base_model"],
         args=SFTConfig(output_dir=str(folder / "checkpoints"), **settings),
-        train_dataset=Dataset.from_parquet(str(Path(spec["dataset"]) / "train.parquet"), columns=["messages"]),
         peft_config=None if spec["method"] == "full" else adapter,
         callbacks=[measurement] if default else [],  # beside ours, none of ours
+        **parts,
     )
     trainer.train()
-    return measurement.figures() if default else {}
+    if default:
+        return measurement.figures()
+    trainer.save_model(str(folder / "adapter"))
+    return {}
+
+
+def _our_settings(spec: dict[str, Any]) -> dict[str, Any]:
+    """Those of the specification, so that both compute, measure and save the same."""
+    return {
+        "per_device_train_batch_size": spec["batch_size"],
+        "per_device_eval_batch_size": max(spec["batch_size"], 32),
+        "learning_rate": spec["learning_rate"],
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": 0.05,
+        "seed": spec["seed"],
+        "data_seed": spec["seed"],
+        "assistant_only_loss": True,
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "use_cpu": True,
+        "dataloader_pin_memory": False,
+        "logging_steps": spec["logging_steps"],
+        "eval_strategy": "steps",
+        "eval_steps": spec["eval_steps"],
+        "save_strategy": "steps",
+        "save_steps": spec["save_steps"],
+        "save_total_limit": spec["checkpoints_kept"],
+        "disable_tqdm": True,
+    }
 
 
 def run(kind: str, folder: Path) -> dict[str, Any]:
-    """Train once in this process, and return what the loop took."""
+    """Train once in this process, and return what the loop and the whole program took, and what they did."""
     from transformers import Trainer
 
     took: dict[str, Any] = {}
     train = Trainer.train
 
-    def timed(*arguments: Any, **named: Any) -> Any:
+    def timed(trainer: Any, *arguments: Any, **named: Any) -> Any:
         wall, cpu = time.perf_counter(), time.process_time()
         try:
-            return train(*arguments, **named)
+            return train(trainer, *arguments, **named)
         finally:
-            took.update(wall=time.perf_counter() - wall, cpu=time.process_time() - cpu)
+            took.update(wall=time.perf_counter() - wall, cpu=time.process_time() - cpu, **_done(trainer))
 
     Trainer.train = timed
+    begun = time.process_time()
     if kind == "ours":
         from trainer.train import main
 
         if main(folder):
             raise SystemExit((folder / "error.json").read_text())
-        return {**took, **json.loads((folder / "result.json").read_text())["measured"]}
-    measured = bare(folder, kind == "default")
-    return {**took, **measured}
+        took |= json.loads((folder / "result.json").read_text())["measured"]
+    else:
+        took |= bare(folder, kind == "default")
+    return {**took, "program_cpu": time.process_time() - begun}
+
+
+def _done(trainer: Any) -> dict[str, Any]:
+    """What a run computed and kept; two that are compared must agree in it."""
+    import torch
+
+    history = trainer.state.log_history
+    return {
+        "threads": torch.get_num_threads(),
+        "dtypes": sorted({str(weight.dtype) for weight in trainer.model.parameters()}),
+        "losses": [line["loss"] for line in history if "loss" in line],
+        "eval_losses": [line["eval_loss"] for line in history if "eval_loss" in line],
+        "trained_steps": trainer.state.global_step,
+        "checkpoints": sorted(path.name for path in Path(trainer.args.output_dir).glob("checkpoint-*")),
+    }
 
 
 def recorded(kind: str, folder: Path) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import tempfile
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ import yaml
 from tollgate.errors import BadInputError, Problem
 from tollgate.training.checkpoint_files import CHECKPOINTS
 from tollgate.training.spec import TrainingSpec
+from trainer.scratch import scratch_folder
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -91,16 +91,19 @@ class ConfiguredBackend(Backend):
         import torch
 
         from trainer.backends.rows import check_rows
+        from trainer.packing import check_batch_is_separate
 
         self._check_installed()
-        cache = tempfile.TemporaryDirectory(prefix=f"{self.name}-", ignore_cleanup_errors=True)
+        cache = scratch_folder(spec.output) / "rows"
+        cache.mkdir(parents=True, exist_ok=True)
         configuration = spec.output / f"{self.name}.yaml"
-        rendered = self.render(spec, on_gpu=torch.cuda.is_available(), cache=Path(cache.name))
+        rendered = self.render(spec, on_gpu=torch.cuda.is_available(), cache=cache)
         write_configuration(configuration, rendered)
         trainer = self.build(spec, self.check(configuration), callbacks, stop)
         trainer.args.include_num_input_tokens_seen = "non_padding"  # for the tokens of a second
-        trainer.row_cache = cache  # tokenized rows may be read from there until the training ends
         check_rows(spec, trainer)
+        if spec.packing:
+            check_batch_is_separate(trainer)
         return trainer
 
     def _check_installed(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import sys
 from importlib.machinery import ModuleSpec
@@ -90,6 +91,12 @@ class LlamaFactory(ConfiguredBackend):
         class ResumableLlamaFactoryTrainer(Resumable, CustomSeq2SeqTrainer):  # type: ignore[misc]
             """LLaMA-Factory's trainer that loses nothing."""
 
+            def _track_num_input_tokens(self, inputs: dict[str, Any]) -> None:
+                """Not by the mask of packed rows, which says for every pair of tokens whether they see each other."""
+                pairs = "attention_mask" in inputs and inputs["attention_mask"].dim() > 2
+                known = {name: value for name, value in inputs.items() if not (pairs and name == "attention_mask")}
+                super()._track_num_input_tokens(known)
+
         model_args, data_args, training_args, finetuning_args, _ = checked
         Path(data_args.dataset_dir).mkdir(exist_ok=True)
         write_json(Path(data_args.dataset_dir) / "dataset_info.json", dataset_info(spec))
@@ -98,6 +105,9 @@ class LlamaFactory(ConfiguredBackend):
         tokens = load_tokenizer(model_args)
         template = get_template_and_fix_tokenizer(tokens["tokenizer"], data_args)
         rows = get_dataset(template, model_args, data_args, training_args, stage="sft", **tokens)
+        if data_args.packing:  # packed validation rows would weigh otherwise, which would change the validation loss
+            apart = dataclasses.replace(data_args, dataset=None, packing=False, neat_packing=False)
+            rows |= get_dataset(template, model_args, apart, training_args, stage="sft", **tokens)
         model = load_model(tokens["tokenizer"], model_args, finetuning_args, is_trainable=True)
         collator = SFTDataCollatorWith4DAttentionMask(
             template=template,
@@ -105,6 +115,8 @@ class LlamaFactory(ConfiguredBackend):
             label_pad_token_id=IGNORE_INDEX,
             attn_implementation=getattr(model.config, "_attn_implementation", None),
             compute_dtype=model_args.compute_dtype,
+            block_diag_attn=model_args.block_diag_attn,
+            neat_packing=data_args.neat_packing,
             **tokens,
         )
         trainer: Resumable = ResumableLlamaFactoryTrainer(
@@ -158,6 +170,7 @@ def _rows(spec: TrainingSpec) -> dict[str, Any]:
         "eval_dataset": "validation",
         "cutoff_len": spec.max_length,
         "packing": spec.packing,
+        "neat_packing": spec.packing,  # rows do not see each other; without it they would
         "train_on_prompt": not spec.assistant_only_loss,
     }
 

@@ -6,6 +6,7 @@ otherwise, trains a model for other questions than it will get; nobody would see
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 SAMPLES = 32
 """Rows of each part that are compared, spread evenly over it."""
+PACKED = "packing_params"
+"""Where LLaMA-Factory notes in a packed sequence where its rows begin and end."""
 GENERATION = re.compile(r"\{%-?\s*generation\b")
 """Where a chat template begins to write what the assistant says."""
 IGNORED = -100
@@ -38,6 +41,8 @@ def check_rows(spec: TrainingSpec, trainer: Resumable) -> None:
     """
     for part, theirs in (("train", trainer.train_dataset), ("validation", trainer.eval_dataset)):
         table = pyarrow.parquet.read_table(spec.dataset / f"{part}.parquet", columns=["messages"])
+        if len(theirs) and PACKED in theirs[0]:
+            theirs = _unpacked(theirs, spec, trainer.processing_class, table)
         if len(theirs) != table.num_rows:
             expected = (
                 f"rows that {spec.backend} takes: it leaves out {table.num_rows - len(theirs)} of the {table.num_rows} "
@@ -55,6 +60,30 @@ def sampled(count: int) -> Sequence[int]:
     if count <= SAMPLES:
         return range(count)
     return [round(place * (count - 1) / (SAMPLES - 1)) for place in range(SAMPLES)]
+
+
+def _unpacked(packed: Any, spec: TrainingSpec, tokenizer: Any, table: pyarrow.Table) -> list[dict[str, list[int]]]:
+    """The rows of sequences that LLaMA-Factory packed, in the version's order as far as they are in it.
+
+    Every row is looked up by its text; what is not found, and what is left over, stands behind the others.
+    """
+    found: dict[str, list[dict[str, list[int]]]] = {}
+    for sequence in packed:
+        bounds = sequence[PACKED]["sequence_boundaries"]
+        kept = len(sequence["input_ids"]) - sequence[PACKED]["right_padding_length"]
+        for begin, end in itertools.pairwise(bound for bound in bounds if bound <= kept):
+            row = {name: sequence[name][begin:end] for name in ("input_ids", "labels")}
+            found.setdefault(tokenizer.decode(row["input_ids"]), []).append(row)
+    texts = (_text(messages, tokenizer) for messages in table["messages"].to_pylist())
+    ordered = [found[text].pop() if found.get(text) else None for text in texts]
+    rest = iter([row for rows in found.values() for row in rows])
+    filled = [next(rest, None) if row is None else row for row in ordered]
+    return [row for row in [*filled, *rest] if row is not None]
+
+
+def _text(messages: list[dict[str, str]], tokenizer: Any) -> str:
+    text: str = tokenizer.decode(tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True)["input_ids"])
+    return text
 
 
 def _check_row(spec: TrainingSpec, tokenizer: Any, messages: list[dict[str, str]], row: Any, place: str) -> None:

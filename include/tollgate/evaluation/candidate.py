@@ -27,6 +27,8 @@ from tollgate.evaluation.scorers import ScoredCase, detect, score_results
 from tollgate.evaluation.summary import EvaluationSummary, summarise
 from tollgate.evaluation.verdict import Verdict, VerdictSettings, judge
 from tollgate.store.tables import ModelBenchmark, ModelEvaluation, RegisteredModel
+from tollgate.training.curves import losses_svg
+from tollgate.training.progress import FILE, ProgressReader, RunProgress
 
 INTERNAL_TEST = "internal_test"
 """Name of the benchmark that is a dataset version's own test part."""
@@ -196,8 +198,14 @@ def judge_candidate(job_folder: Path, settings: VerdictSettings, suite: str = "t
     verdict = judge(cases, champion, settings, evaluation.further)
     _write(folder.verdict, verdict.model_dump_json(indent=2))
     report = make_report(name, suite, cases, champion, evaluation.further, verdict, other, evaluation.base)
-    write_report(folder.path, report)
+    write_report(folder.path, report, _losses(job_folder))
     return verdict
+
+
+def _losses(job_folder: Path) -> str | None:
+    """The picture of the job's losses, drawn from its progress; None for a job that left none."""
+    progress = RunProgress(ProgressReader(job_folder / FILE).read())
+    return losses_svg(progress, job_folder.name) if progress.last else None
 
 
 def read_evaluation(job_folder: Path) -> CandidateEvaluation:

@@ -5,6 +5,7 @@ Frame, style and charts are those of the reports of dataset versions.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,23 +29,32 @@ _TICKS = 6
 _BADGES = {"pass": "good", "inconclusive": "unclear", "fail": "bad"}
 
 
-def render(report: EvaluationReport) -> str:
+def render(report: EvaluationReport, losses: str | None = None) -> str:
     """Make the page.
 
     Args:
         report: What ``report.json`` holds.
+        losses: The picture of the training's losses, an SVG document; without one the page does not speak of it.
 
     Returns:
         An HTML document in UTF-8 with its style, charts and both languages inside.
     """
     template = page_environment("tollgate.evaluation").get_template("evaluation.html.j2")
-    return template.render(page=_page(report), words=words)
+    # As an image: inline, the picture's style would be the page's as well.
+    picture = losses and "data:image/svg+xml;base64," + base64.b64encode(losses.encode()).decode()
+    return template.render(page=_page(report) | {"losses": picture}, words=words)
 
 
-def write_report(folder: Path, report: EvaluationReport) -> None:
-    """Write ``report.json`` and ``report.html``; each appears whole or not at all."""
+def write_report(folder: Path, report: EvaluationReport, losses: str | None = None) -> None:
+    """Write ``report.json`` and ``report.html``; each appears whole or not at all.
+
+    Args:
+        folder: Where.
+        report: What they say.
+        losses: As for :func:`render`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in ((REPORT_JSON, report.model_dump_json(indent=2)), (REPORT_PAGE, render(report))):
+    for name, text in ((REPORT_JSON, report.model_dump_json(indent=2)), (REPORT_PAGE, render(report, losses))):
         partial = folder / f"{name}.partial"
         partial.write_text(text, encoding="utf-8")
         partial.replace(folder / name)

@@ -63,6 +63,7 @@ TEXTS = {
         "disagreed": ("순서를 바꾸면 판단이 달라진 쌍 (동점 처리)", "Pairs judged otherwise in the other order (ties)"),
         "latency_chart": ("사례별 지연 시간 (ms)", "Milliseconds per case"),
         "latency_note": ("마지막 막대는 그 이상을 포함합니다.", "The last bar holds all beyond."),
+        "losses": ("학습 및 검증 손실", "Training and validation loss"),
         "worst": ("대표 오답", "Worst cases"),
         "worst_note": (
             "거절, 빈 답변, 형식 오류, 운영 모델은 맞힌 사례, 점수가 낮은 사례 순서입니다. 전체 목록: cases.jsonl",

@@ -29,14 +29,12 @@ _ONE_PROCESS: Mapping[str, Limit] = {
     "processes": Limit(lambda count: count == 1, "1"),
     "distribution": Limit(lambda way: way == "none", "none"),
 }
-_NOT_PACKED = {"packing": Limit(lambda packed: not packed, "false")}
 
 LIMITS: Mapping[BackendName, Mapping[str, Limit]] = {
     "trl": {},
-    "axolotl": {**_ONE_PROCESS, **_NOT_PACKED},
+    "axolotl": {**_ONE_PROCESS, "packing": Limit(lambda packed: not packed, "false")},
     "llamafactory": {
         "distribution": Limit(lambda way: way in {"none", "ddp"}, "none or ddp"),
-        **_NOT_PACKED,
         "target_modules": Limit(
             lambda named: named == "all-linear" or isinstance(named, list), "all-linear, or a list of layer names"
         ),

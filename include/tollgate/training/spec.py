@@ -161,4 +161,27 @@ def _contradictions_beside(values: dict[str, Any], error: ValidationError) -> li
 
 def _problem(detail: Any) -> Problem:
     where = ".".join(map(str, detail["loc"])) or "specification"
-    return Problem(where=where, value=repr(detail["input"])[:200], expected=detail["msg"])
+    allowed = _allowed(str(detail["loc"][0])) if detail["loc"] else ""
+    expected = f"{detail['msg']}; allowed: {allowed}" if allowed else detail["msg"]
+    return Problem(where=where, value=repr(detail["input"])[:200], expected=expected)
+
+
+def _allowed(field: str) -> str:
+    """The range of a field that is a number, such as ``0 or more, below 1``; nothing for other fields.
+
+    Pydantic names the bound that was broken, or no bound where the value was no number.
+    """
+    schema = TrainingSpec.model_json_schema()["properties"].get(field, {})
+    numbers = [one for one in schema.get("anyOf", [schema]) if one.get("type") in {"integer", "number"}]
+    if not numbers:
+        return ""
+    bounds = numbers[0]
+    low, high = bounds.get("minimum"), bounds.get("maximum")
+    if low is not None and high is not None:
+        text = f"{low:g} to {high:g}" if isinstance(high, float) else f"{low} to {high}"
+    else:
+        least = f"{low:g} or more" if low is not None else f"above {bounds['exclusiveMinimum']:g}"
+        most = f"at most {high:g}" if high is not None else None
+        most = f"below {bounds['exclusiveMaximum']:g}" if "exclusiveMaximum" in bounds else most
+        text = ", ".join(filter(None, (least, most)))
+    return f"{text}, or empty" if len(numbers) < len(schema.get("anyOf", [schema])) else text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -117,10 +118,22 @@ def test_a_candidate_is_judged_beside_the_champion(server: Examinee, tmp_path: P
     assert (report["subject"], report["champion_name"], report["counts"]["lost"]) == ("router@v2", "router@v1", 12)
     page = (EvaluationFolder(tmp_path).path / "report.html").read_text(encoding="utf-8")
     assert verdict.reasons_ko[0] in page
+    assert "data:image" not in page, "this job left no progress"
 
     alone = evaluate(server, tmp_path, dataset, Contestants(candidate="router@v2"))
     assert alone.champion is None
     assert candidate.judge_candidate(tmp_path, RULES.model_copy(update={"threshold": 0.4})).outcome is Outcome.PASS
+
+
+def test_the_report_shows_how_the_losses_fell(server: Examinee, tmp_path: Path, dataset: Path) -> None:
+    lines = [{"step": step, "loss": 3.0 / step} for step in (1, 2, 3)] + [{"step": 3, "eval_loss": 1.25}]
+    (tmp_path / "progress.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    evaluate(server, tmp_path, dataset)
+    candidate.judge_candidate(tmp_path, RULES)
+    page = (EvaluationFolder(tmp_path).path / "report.html").read_text(encoding="utf-8")
+    picture = base64.b64decode(page.partition("data:image/svg+xml;base64,")[2].partition('"')[0]).decode()
+    assert 'class="loss"' in picture
+    assert "1.25" in picture
 
 
 @pytest.mark.parametrize("content", [None, "{}", '{"contestants": '])

@@ -36,7 +36,6 @@ def test_every_backend_takes_the_defaults_of_every_method(backend: str, method: 
     ("changes", "field", "allows"),
     [
         ({"backend": "axolotl", "packing": True}, "packing", "false with the backend axolotl"),
-        ({"backend": "llamafactory", "packing": True}, "packing", "false with the backend llamafactory"),
         ({"backend": "axolotl", "processes": 2}, "processes", "1 with the backend axolotl"),
         (
             {"backend": "llamafactory", "processes": 2, "distribution": "fsdp"},
@@ -57,6 +56,11 @@ def test_what_a_backend_does_not_honour_is_refused_by_name(changes: dict[str, An
     [problem] = refused.value.problems
     assert problem.where == field
     assert allows in problem.expected
+
+
+@pytest.mark.parametrize("backend", ["trl", "llamafactory"])
+def test_these_backends_pack(backend: str) -> None:
+    assert parse_spec({**VALUES, "backend": backend, "packing": True}).packing
 
 
 @pytest.mark.parametrize("distribution", ["none", "ddp"])

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
+import fcntl
 import getpass
 import io
 import json
+import os
+import pty
+import re
+import select as select_module
+import struct
+import subprocess
+import sys
+import termios
 import threading
 import time
 from collections.abc import Iterator
@@ -25,6 +34,7 @@ from tollgate.training import commands
 from tollgate.training.jobs import job_name
 from tollgate.training.progress import ProgressLine
 
+STYLES = re.compile(r"\x1b\[[0-9;]*m")
 RUN = "manual__2026-11-21T15:00:00+00:00"
 
 
@@ -231,6 +241,37 @@ def test_in_a_terminal_the_losses_are_drawn(job: Path) -> None:
     plotted = [line for line in shown.splitlines() if any("⠁" <= character <= "⣿" for character in line)]
     assert len(plotted) > 5
     assert max(Text.from_ansi(line).cell_len for line in shown.splitlines()) <= 90
+
+
+def test_in_a_real_terminal_the_curve_grows_while_the_job_runs(job: Path) -> None:
+    write(job, *({"step": step, "percent": 10.0 * step, "loss": 4.0 - step / 2} for step in (1, 2)))
+    command = [sys.executable, "-m", "tollgate", "job", "watch", job.name]
+    screen, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 90, 0, 0))
+    known = {name: value for name, value in os.environ.items() if name != "COLUMNS"} | {"TERM": "xterm-256color"}
+    watcher = subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, env=known)
+    os.close(terminal)
+    shown = read_until(screen, "step 2 of 10")
+    write(job, {"step": 9, "percent": 90.0, "loss": 0.5}, {"step": 9, "eval_loss": 0.75, "phase": "saving"})
+    shown += read_until(screen, "step 9 of 10")
+    assert "validation loss" in shown
+    write(job, {"step": 10, "percent": 100.0, "loss": 0.25})
+    (job / "result.json").write_text("{}")
+    shown += read_until(screen, "succeeded")
+    assert watcher.wait(60) == 0
+    first, last = shown.index("step 2 of 10"), shown.rindex("step 10 of 10")
+    assert shown[first:last].count("\x1b[1A") > 5, "drawn over, not below"
+    assert any("⠁" <= character <= "⣿" for character in shown)
+
+
+def read_until(screen: int, words: str) -> str:
+    """What a terminal gets until it shows certain words."""
+    shown = ""
+    while words not in STYLES.sub("", shown):
+        assert len(shown) < 1_000_000, shown[-3000:]
+        assert select_module.select([screen], [], [], 120)[0], shown
+        shown += os.read(screen, 65_536).decode(errors="ignore")
+    return shown
 
 
 @pytest.mark.parametrize("width", [20, 40, 250])

@@ -51,6 +51,20 @@ writer.on_step_end(None, state, control)
 writer.on_log(None, state, control, logs={"loss": 1.0, "num_tokens": 300.0})
 """
 
+ON_GPUS = """
+import torch
+torch.cuda.is_available = lambda: True
+torch.cuda.device_count = lambda: 2
+torch.cuda.max_memory_allocated = lambda device: (7_000, 9_000)[device]
+torch.cuda.utilization = lambda device: (40, 97)[device]
+writer.on_log(None, state, control, logs={"loss": 1.0})
+def unknown(device):
+    raise RuntimeError("NVML does not know the device")
+torch.cuda.utilization = unknown
+state.global_step = 2
+writer.on_log(None, state, control, logs={"loss": 1.0})
+"""
+
 
 def by_hand(python: Path, calls: str, path: Path, *more: str) -> None:
     """Call the writer as a trainer does, with a clock of the test's own."""
@@ -157,3 +171,11 @@ def test_a_loss_that_is_no_number_is_valid_json(ml_python: Path, tmp_path: Path,
     value = json.loads(written, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert value["loss"] == text
     assert not math.isfinite(read_progress(path).newest("loss") or 0.0)
+
+
+def test_on_gpus_a_line_tells_the_busiest_one_and_the_fullest(ml_python: Path, tmp_path: Path) -> None:
+    path = tmp_path / "progress.jsonl"
+    by_hand(ml_python, ON_GPUS, path)
+    _, first, second = ProgressReader(path).read()
+    assert (first.gpu_utilization, first.memory_bytes) == (97, 9_000)
+    assert (second.gpu_utilization, second.memory_bytes) == (None, 9_000), "what the device does not say is left out"

@@ -65,6 +65,8 @@ SAID: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {
         ({"epochs": 2.5}, {"num_train_epochs": 2.5, "max_steps": -1}),
         ({"max_steps": 7}, {"max_steps": 7}),
         ({"max_length": 99}, {"cutoff_len": 99}),
+        ({"packing": False}, {"packing": False, "neat_packing": False}),
+        ({"packing": True}, {"packing": True, "neat_packing": True}),
         ({"assistant_only_loss": True}, {"train_on_prompt": False}),
         ({"assistant_only_loss": False}, {"train_on_prompt": True}),
         ({"precision": "bf16"}, {"bf16": True, "fp16": False}),

@@ -59,6 +59,24 @@ def all_learned(rows):
         for row in part:
             row["labels"] = row["input_ids"]
 
+def pack(rows):
+    # As LLaMA-Factory packs: in another order, three rows a sequence, with padding behind.
+    rows["train"].reverse()
+    packed = []
+    for first in range(0, len(rows["train"]), 3):
+        group, bounds, joined = rows["train"][first:first + 3], [0], {"input_ids": [], "labels": []}
+        for row in group:
+            for name in joined:
+                joined[name] += row[name]
+            bounds.append(len(joined["input_ids"]))
+        padding = {"input_ids": [tokenizer.pad_token_id] * 5, "labels": [-100] * 5}
+        notes = {"sequence_boundaries": [*bounds, bounds[-1] + 5], "right_padding_length": 5}
+        packed.append({**{name: joined[name] + padding[name] for name in joined}, "packing_params": notes})
+    rows["train"] = packed
+
+def packed_after(change):
+    return lambda rows: (change(rows), pack(rows))
+
 print("ANSWER", json.dumps({
     "as they are": found(lambda rows: None),
     "line break": found(learn_the_line_break),
@@ -66,6 +84,10 @@ print("ANSWER", json.dumps({
     "other text": found(lambda rows: rows["train"][0].update(rows["train"][1])),
     "question learned": found(learn_everything),
     "end not learned": found(learn_no_end),
+    "packed": found(pack),
+    "packed and left out": found(packed_after(lambda rows: rows["train"].pop())),
+    "packed other text": found(packed_after(lambda rows: rows["train"][0]["input_ids"].insert(3, 80))),
+    "packed question learned": found(packed_after(learn_everything)),
     "cut": found(lambda rows: [row["input_ids"].pop(0) for row in rows["train"]], max_length=16),
     "everything, as asked": found(all_learned, assistant_only_loss=False),
     "everything asked, answers learned": found(lambda rows: None, assistant_only_loss=False),
@@ -90,7 +112,7 @@ def answers(ml_python: Path, base_model: Path, dataset: Path) -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize("case", ["as they are", "line break", "cut", "everything, as asked"])
+@pytest.mark.parametrize("case", ["as they are", "line break", "packed", "cut", "everything, as asked"])
 def test_rows_by_the_template_are_taken(answers: dict[str, str], case: str) -> None:
     assert answers[case] == ""
 
@@ -99,6 +121,9 @@ def test_rows_by_the_template_are_taken(answers: dict[str, str], case: str) -> N
     ("case", "told"),
     [
         ("left out", "leaves out 1 of the 64 rows of the train part"),
+        ("packed and left out", "leaves out 1 of the 64 rows of the train part"),
+        ("packed other text", NOT_OUR_TEMPLATE),
+        ("packed question learned", OTHER_LABELS),
         ("other text", NOT_OUR_TEMPLATE),
         ("question learned", OTHER_LABELS),
         ("end not learned", f"{OTHER_LABELS} than the assistant's turns with their ends (row validation:7)"),

@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -114,11 +115,14 @@ def test_it_leaves_what_trl_leaves(
         assert values[0] == pytest.approx(values[1], rel=0.02)
 
 
+@pytest.mark.parametrize("packing", [False, True])
 def test_killed_and_stopped_in_between_it_goes_on_to_the_last_digit(
-    tmp_path: Path, server: ForkServer, backend: str, base_model: Path, dataset: Path
+    tmp_path: Path, server: ForkServer, backend: BackendName, base_model: Path, dataset: Path, packing: bool
 ) -> None:
-    steps = {"max_steps": 24, "save_steps": 5, "eval_steps": 7, "logging_steps": 3}
-    settings = {"backend": backend, "lora_dropout": 0.2, "gradient_accumulation": 2, **steps}
+    if packing and "packing" in LIMITS[backend]:
+        pytest.skip(f"{backend} packs no rows (docs/backends.md says why)")
+    steps = {"max_steps": 24, "save_steps": 5, "eval_steps": 7, "logging_steps": 3, "packing": packing}
+    settings = {"backend": backend, "lora_dropout": 0.2, "gradient_accumulation": 2, "max_length": 256, **steps}
     whole = write_spec(tmp_path / "whole", base_model, dataset, **settings)
     assert server.run(whole) == 0, said(whole)
     cut = write_spec(tmp_path / "cut", base_model, dataset, **settings)
@@ -134,6 +138,51 @@ def test_killed_and_stopped_in_between_it_goes_on_to_the_last_digit(
     assert server.run(cut) == 0, said(cut)
     assert figures(cut, *FIGURES) == figures(whole, *FIGURES)
     assert repeated_differently(cut, "loss") == []
+
+
+def test_packed_rows_have_the_losses_and_gradients_that_they_have_alone(
+    tmp_path: Path, server: ForkServer, backend: BackendName, base_model: Path, dataset: Path
+) -> None:
+    """All rows are in the first step, so nothing depends on which of them share a sequence, unless they see others.
+
+    All weights are trained, as an adapter begins with random ones, and packing may draw random numbers before them.
+    """
+    if "packing" in LIMITS[backend]:
+        pytest.skip(f"{backend} packs no rows (docs/backends.md says why)")
+    found = {}
+    sizes = {"max_steps": 1, "batch_size": 64, "max_length": 256, "eval_steps": 1}
+    for packing in (False, True):
+        changes = {"packing": packing, "method": "full", **sizes}
+        job = write_spec(tmp_path / f"{packing}", base_model, dataset, backend=backend, **changes)
+        assert server.run(job) == 0, said(job)
+        found[packing] = job
+    names = ("loss", "grad_norm", "eval_loss")
+    assert figures(found[True], *names) == pytest.approx(figures(found[False], *names), rel=1e-4)
+    tokens = [result(found[packing])["measured"]["tokens"] for packing in (False, True)]
+    assert tokens[0] != tokens[1], "nothing was packed"
+    [rate] = read_progress(found[True] / "progress.jsonl").series("tokens_per_second")
+    assert rate.value > 0
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_nothing_is_left_in_the_systems_temporary_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str, base_model: Path, dataset: Path, killed: bool
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    job = write_spec(tmp_path / "job", base_model, dataset, backend=backend, max_steps=400 if killed else 2)
+    training = launch(settings().python_of(backend), job)
+    if killed:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not figures(job, "loss"):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        training.kill()
+    output, _ = training.communicate(timeout=PATIENCE_SECONDS)
+    assert training.returncode == (-signal.SIGKILL if killed else 0), output
+    assert list(temporary.iterdir()) == []
+    assert (job / "scratch").exists() is killed, "what a kill leaves is in the job folder, for the next attempt"
 
 
 def test_two_processes_train_like_one_with_the_same_global_batch(
