@@ -1,6 +1,6 @@
 """How fast training is, as a table and as ``build/bench/training.json``.
 
-    make bench-training                     on a CPU: our overhead; on a GPU, where there is one: tokens a second
+    make bench-training         on a CPU: our overhead, and how far estimates are off; on a GPU: tokens a second
     make bench-training BENCH_SCALE=0.3     fewer steps
 
 On a CPU our container's entry point trains a small model beside a bare TRL script with the same settings on the same
@@ -32,12 +32,17 @@ from tests.performance.tables import Row, machine, publish, row
 
 from tollgate.settings import PROJECT, settings
 from tollgate.training import rates
+from tollgate.training.estimate import estimate
+from tollgate.training.estimate_measure import measure
 from tollgate.training.model_shape import read_shape
-from tollgate.training.spec import parse_spec
+from tollgate.training.spec import TrainingSpec, parse_spec
 
 TARGET = Path("build/bench/training.json")
 MOST_OVERHEAD = 5.0
 """Per cent of processor time over a bare TRL script."""
+
+MOST_OFF = 15.0
+"""Per cent that an estimate may be off, of a step's time on a CPU and of the peak memory."""
 
 LEAST_TOKENS = 14_000
 """Tokens a second of Qwen3-8B with LoRA on one H200."""
@@ -66,6 +71,7 @@ _TINY = {
     "max_position_embeddings": 512,
     "tie_word_embeddings": True,
 }
+_SMALL = {**_TINY, "hidden_size": 384, "intermediate_size": 1152, "num_hidden_layers": 6}
 _QWEN3 = {"vocab_size": 151936, "num_key_value_heads": 8, "head_dim": 128, "max_position_embeddings": 40960}
 _SHAPES: dict[str, dict[str, Any]] = {
     "Qwen3-8B": {
@@ -130,6 +136,49 @@ def _compared(name: str, clock: str, ours: list[dict[str, Any]], bare: list[dict
         row("... overhead of the medians", round(middle, 2), "%", peer=PEER),
         row("... overhead", round(more, 2), "%", peer=PEER, must=MOST_OVERHEAD, ok=more <= MOST_OVERHEAD),
     ]
+
+
+def estimated(folder: Path, scale: float) -> list[Row]:
+    """How far ``tollgate estimate`` is off, from a measurement of a few steps, for a longer training of other sizes.
+
+    A step's processor seconds, as others on this machine make the clock's differ several-fold, and the peak memory.
+    """
+    base, data = _base(folder, "small", _SMALL), _rows(folder / "data", rows=400, words=12)
+    here = settings().model_copy(update={"home": folder / "home", "gpu_ids": []})
+    rows: list[Row] = []
+    for method in ("lora", "full"):
+        short = _job(folder / f"{method}-short", base, data, method=method, batch_size=4, max_length=256)
+        measure(_spec_of(short), here)
+        steps = max(5, round(STEPS * scale))
+        job = _job(folder / f"{method}-job", base, data, method=method, batch_size=8, max_length=256, max_steps=steps)
+        expected = estimate(_spec_of(job), here, "cpu")
+        _train_here(job)
+        found = json.loads((job / "result.json").read_text())["measured"]
+        told = expected.time.cpu_seconds_per_step if expected.time else None
+        rows += _off(f"a step, {method}, estimated", "CPU s", told, found["cpu_seconds_per_step"])
+        rows += _off(f"peak memory, {method}, estimated", "bytes", expected.memory.peak, found["peak_memory_bytes"])
+    return rows
+
+
+def _off(name: str, unit: str, told: float | None, found: float) -> list[Row]:
+    if told is None:
+        return [row(f"{name}: nothing", ok=False)]
+    off = (told / found - 1) * 100
+    return [
+        row(name, float(f"{told:.4g}"), unit, peer="the run itself", ratio=round(told / found, 3)),
+        row("... off by", round(off, 1), "%", must=MOST_OFF, ok=abs(off) <= MOST_OFF),
+    ]
+
+
+def _spec_of(job: Path) -> TrainingSpec:
+    return parse_spec(json.loads((job / "spec.json").read_text()))
+
+
+def _train_here(job: Path) -> None:
+    command = [str(settings().ml_python), str(PROJECT / "containers" / "trainer" / "train.py"), str(job)]
+    offline = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_WAIT_POLICY": "PASSIVE"}
+    environment = {**os.environ, **offline}
+    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def on_gpu(folder: Path, scale: float) -> list[Row]:
@@ -245,6 +294,8 @@ def main(scale: float) -> int:
     with tempfile.TemporaryDirectory(prefix="tollgate-bench-") as folder:
         print("measuring on the CPU ...", file=sys.stderr, flush=True)
         rows = overhead(Path(folder) / "cpu", scale)
+        print("estimating on the CPU ...", file=sys.stderr, flush=True)
+        rows += estimated(Path(folder) / "estimate", scale)
         print("measuring on the GPU ...", file=sys.stderr, flush=True)
         rows += on_gpu(Path(folder) / "gpu", scale)
     return publish("Training", rows, measured_on, TARGET)
