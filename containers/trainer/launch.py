@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Any
 
 from tollgate.errors import BadInputError, Problem
-from tollgate.training.backends import not_honoured
+from tollgate.training.rules import not_honoured
 from tollgate.training.spec import TrainingSpec
 from trainer.distribution import check_installed, rank
 

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from tollgate.errors import BadInputError, Problem
-from tollgate.training.spec import TrainingSpec, parse_spec
+from tollgate.training.parsing import parse_spec
+from tollgate.training.spec import TrainingSpec
 from trainer.checkpoints import starting_checkpoint
 from trainer.failures import Failure, explain
 from trainer.launch import error_file, processes_to_start, train_together

@@ -35,7 +35,8 @@ from tollgate.training import rates
 from tollgate.training.estimate import estimate
 from tollgate.training.estimate_measure import measure
 from tollgate.training.model_shape import read_shape
-from tollgate.training.spec import TrainingSpec, parse_spec
+from tollgate.training.parsing import parse_spec
+from tollgate.training.spec import TrainingSpec
 
 TARGET = Path("build/bench/training.json")
 MOST_OVERHEAD = 5.0

@@ -33,8 +33,9 @@ from tollgate.registry.mlflow_run import (
 )
 from tollgate.registry.mlflow_server import answering
 from tollgate.training.jobs import FORM_FIELDS
+from tollgate.training.parsing import parse_spec
 from tollgate.training.progress import FILE, ProgressReader, RunProgress
-from tollgate.training.spec import TrainingSpec, parse_spec
+from tollgate.training.spec import TrainingSpec
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -7,12 +7,7 @@ Everything is honoured that this table does not limit. A value outside of a limi
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
-
-from tollgate.errors import Problem
-
-if TYPE_CHECKING:
-    from tollgate.training.spec import TrainingSpec
+from typing import Any, Literal, NamedTuple
 
 BackendName = Literal["trl", "axolotl", "llamafactory"]
 DEFAULT: BackendName = "trl"
@@ -41,22 +36,3 @@ LIMITS: Mapping[BackendName, Mapping[str, Limit]] = {
     },
 }
 """By backend, the fields of which it honours some values only."""
-
-
-def not_honoured(spec: TrainingSpec, wrong: frozenset[str] = frozenset()) -> list[Problem]:
-    """Fields whose values the specification's backend cannot honour.
-
-    Args:
-        spec: The specification.
-        wrong: Fields that are not looked at, as what was given is wrong by itself.
-
-    Returns:
-        One problem for each such field, with what the backend allows.
-    """
-    if "backend" in wrong:
-        return []
-    return [
-        Problem(field, repr(value), f"{limit.expected} with the backend {spec.backend}; trl honours every value")
-        for field, limit in LIMITS[spec.backend].items()
-        if field not in wrong and not limit.honours(value := getattr(spec, field))
-    ]

@@ -75,7 +75,7 @@ def _specification(file: Path | None, options: dict[str, Any], changed: list[str
     """
     from tollgate.dataset.versions import resolve
     from tollgate.training.base_model import base_model_problems
-    from tollgate.training.spec import parse_spec
+    from tollgate.training.parsing import parse_spec
 
     values: dict[str, Any] = {"job_name": "estimate", "output": str(settings.jobs / "estimate")}
     values |= {"base_model": str(settings.served_base_model)} if file is None else _read(file)

@@ -8,7 +8,8 @@ from typing import Any
 
 from tollgate.errors import BadInputError
 from tollgate.training.memory import Device, checkpoints_activations
-from tollgate.training.spec import TrainingSpec, parse_spec
+from tollgate.training.parsing import parse_spec
+from tollgate.training.spec import TrainingSpec
 
 MOST = 3
 """Ways that are shown; more of them would only be stronger."""

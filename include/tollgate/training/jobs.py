@@ -23,8 +23,9 @@ from tollgate.store.tables import FinetuningJob
 from tollgate.training.base_model import base_model_problems
 from tollgate.training.estimate import what_cannot_run
 from tollgate.training.merging import ADAPTER, MERGED, ServedAs, unmergeable_base
+from tollgate.training.parsing import parse_spec
 from tollgate.training.resumption import inherit_checkpoint, resumption_problems
-from tollgate.training.spec import TrainingSpec, parse_spec
+from tollgate.training.spec import TrainingSpec
 
 FORM_FIELDS = frozenset(TrainingSpec.model_fields) - {
     "job_name",

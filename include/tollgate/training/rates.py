@@ -14,7 +14,8 @@ from tollgate.errors import BadInputError
 from tollgate.training.estimate_tokens import Epoch
 from tollgate.training.memory import Device, checkpoints_activations, trained_parameters
 from tollgate.training.model_shape import ModelShape, read_shape
-from tollgate.training.spec import TrainingSpec, parse_spec
+from tollgate.training.parsing import parse_spec
+from tollgate.training.spec import TrainingSpec
 
 MOST_RUNS = 8
 """Newest matching runs that a rate is made from: libraries and machines change."""

@@ -13,7 +13,8 @@ from sqlalchemy.orm import Session
 from tollgate.errors import BadInputError, Problem
 from tollgate.store.tables import FinetuningJob
 from tollgate.training.checkpoint_files import CHECKPOINTS, INHERITED, find_checkpoint, is_whole, resume_state, step_of
-from tollgate.training.spec import TrainingSpec, parse_spec
+from tollgate.training.parsing import parse_spec
+from tollgate.training.spec import TrainingSpec
 from tollgate.training.stopping import job_folder
 
 MAY_DIFFER = frozenset(

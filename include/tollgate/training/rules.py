@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tollgate.errors import Problem
-from tollgate.training import backends
+from tollgate.training.backends import LIMITS
 
 if TYPE_CHECKING:
     from tollgate.training.model_shape import ModelShape
@@ -27,7 +27,26 @@ def contradictions(spec: TrainingSpec, wrong: frozenset[str] = frozenset()) -> l
         One problem for each rule that does not hold, named after the field to change.
     """
     found = [problem for fields, rule in _RULES if wrong.isdisjoint(fields) and (problem := rule(spec))]
-    return [*found, *backends.not_honoured(spec, wrong)]
+    return [*found, *not_honoured(spec, wrong)]
+
+
+def not_honoured(spec: TrainingSpec, wrong: frozenset[str] = frozenset()) -> list[Problem]:
+    """Fields whose values the specification's backend cannot honour.
+
+    Args:
+        spec: The specification.
+        wrong: Fields that are not looked at, as what was given is wrong by itself.
+
+    Returns:
+        One problem for each such field, with what the backend allows.
+    """
+    if "backend" in wrong:
+        return []
+    return [
+        Problem(field, repr(value), f"{limit.expected} with the backend {spec.backend}; trl honours every value")
+        for field, limit in LIMITS[spec.backend].items()
+        if field not in wrong and not limit.honours(value := getattr(spec, field))
+    ]
 
 
 def _gain_needs_patience(spec: TrainingSpec) -> Problem | None:

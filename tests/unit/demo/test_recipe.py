@@ -2,7 +2,7 @@ from typing import get_args
 
 from tollgate.demo.messages import SIZES
 from tollgate.demo.recipe import ADAPTERS, BASE_MODEL, ROWS, AdapterRecipe, Candidate
-from tollgate.training.spec import parse_spec
+from tollgate.training.parsing import parse_spec
 
 
 def test_every_candidates_recipe_makes_a_valid_specification(tmp_path):

@@ -11,7 +11,8 @@ from tests.unit.training.test_spec import VALUES
 from tollgate.errors import BadInputError
 from tollgate.settings import PROJECT, Settings
 from tollgate.training.backends import LIMITS, BackendName
-from tollgate.training.spec import TrainingSpec, parse_spec
+from tollgate.training.parsing import parse_spec
+from tollgate.training.spec import TrainingSpec
 
 
 def test_every_backend_has_its_limits_and_its_file() -> None:

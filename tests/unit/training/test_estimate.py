@@ -15,7 +15,8 @@ from tests.unit.training.test_spec import VALUES
 from tollgate.errors import BadInputError
 from tollgate.settings import Settings
 from tollgate.training.estimate import estimate, what_cannot_run
-from tollgate.training.spec import TrainingSpec, parse_spec
+from tollgate.training.parsing import parse_spec
+from tollgate.training.spec import TrainingSpec
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from tests.unit.training.test_spec import VALUES
 from tollgate.errors import BadInputError
 from tollgate.training import estimate_tokens
 from tollgate.training.estimate_tokens import RowLengths, epoch, packed_lengths, row_lengths, total_steps
-from tollgate.training.spec import parse_spec
+from tollgate.training.parsing import parse_spec
 
 
 def write_rows(file: Path, questions: list[str]) -> Path:

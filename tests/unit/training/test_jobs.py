@@ -19,7 +19,7 @@ from tollgate.store.session import transaction
 from tollgate.store.tables import FinetuningJob, TrainingDataset
 from tollgate.training import jobs
 from tollgate.training.jobs import Job, TrainingRequest
-from tollgate.training.spec import parse_spec
+from tollgate.training.parsing import parse_spec
 
 pytestmark = pytest.mark.usefixtures("postgres_url")
 

@@ -19,7 +19,7 @@ from tollgate.training.memory import (
     estimate_memory,
 )
 from tollgate.training.model_shape import ModelShape, read_shape
-from tollgate.training.spec import parse_spec
+from tollgate.training.parsing import parse_spec
 
 
 @pytest.fixture(scope="module")

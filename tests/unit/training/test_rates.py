@@ -13,7 +13,8 @@ from tests.unit.training.test_spec import VALUES
 
 from tollgate.training import rates
 from tollgate.training.model_shape import read_shape
-from tollgate.training.spec import TrainingSpec, parse_spec
+from tollgate.training.parsing import parse_spec
+from tollgate.training.spec import TrainingSpec
 
 
 @pytest.fixture

@@ -11,8 +11,9 @@ from tests.unit.training.test_spec import VALUES
 from tollgate.errors import BadInputError
 from tollgate.settings import PROJECT
 from tollgate.training.model_shape import Linear, ModelShape
+from tollgate.training.parsing import parse_spec
 from tollgate.training.rules import base_contradictions, row_contradictions
-from tollgate.training.spec import TrainingSpec, parse_spec, schema_text
+from tollgate.training.spec import TrainingSpec, schema_text
 
 
 def told(**changes: Any) -> dict[str, str]:

@@ -7,7 +7,8 @@ from typing import Any, Literal, get_args, get_origin
 import pytest
 
 from tollgate.errors import BadInputError
-from tollgate.training.spec import TrainingSpec, parse_spec
+from tollgate.training.parsing import parse_spec
+from tollgate.training.spec import TrainingSpec
 
 VALUES: dict[str, Any] = {
     "job_name": "router-1",

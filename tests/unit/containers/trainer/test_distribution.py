@@ -13,7 +13,8 @@ import pytest
 
 from tollgate.errors import BadInputError
 from tollgate.settings import PROJECT
-from tollgate.training.spec import TrainingSpec, parse_spec
+from tollgate.training.parsing import parse_spec
+from tollgate.training.spec import TrainingSpec
 from trainer import distribution
 
 CHECK_FSDP = """

@@ -16,7 +16,7 @@ import pytest
 from tests.unit.containers.trainer.trainings import ForkServer, error, figures, said, write_spec
 
 from tollgate.training.checkpoint_files import whole_checkpoints
-from tollgate.training.spec import parse_spec
+from tollgate.training.parsing import parse_spec
 from trainer.failures import explain, is_disk_full, memory_advice
 
 DISK_BYTES = 600_000

@@ -20,7 +20,7 @@ PROCESS = Path(__file__).with_name("example_process.py")
 LAUNCH = """
 import sys
 from pathlib import Path
-from tollgate.training.spec import parse_spec
+from tollgate.training.parsing import parse_spec
 from trainer import launch
 
 launch.ENTRY = Path(sys.argv[2])

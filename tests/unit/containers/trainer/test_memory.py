@@ -14,7 +14,7 @@ from tollgate.settings import Settings
 from tollgate.training.estimate import estimate
 from tollgate.training.estimate_measure import measure
 from tollgate.training.model_shape import read_shape
-from tollgate.training.spec import parse_spec
+from tollgate.training.parsing import parse_spec
 
 STEPS = 16
 

@@ -17,7 +17,7 @@ import json, sys
 from pathlib import Path
 import torch
 from transformers import set_seed
-from tollgate.training.spec import parse_spec
+from tollgate.training.parsing import parse_spec
 from trainer.sft import build_trainer
 from trainer.stop import Stop
 
@@ -109,7 +109,7 @@ def test_gradient_checkpointing_saves_memory_and_changes_no_loss(
 TURNED_ON = """
 import json, sys
 from pathlib import Path
-from tollgate.training.spec import parse_spec
+from tollgate.training.parsing import parse_spec
 from trainer.sft import build_trainer
 from trainer.stop import Stop
 

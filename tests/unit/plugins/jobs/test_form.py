@@ -10,7 +10,8 @@ from airflow.sdk.exceptions import ParamValidationError
 from jobs.form import optional_params, training_params
 from tollgate.errors import BadInputError
 from tollgate.training.jobs import FORM_FIELDS
-from tollgate.training.spec import TrainingSpec, parse_spec
+from tollgate.training.parsing import parse_spec
+from tollgate.training.spec import TrainingSpec
 
 PATHS = {
     "job_name": "router-1",
