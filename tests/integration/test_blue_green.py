@@ -11,15 +11,13 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
-import numpy as np
 import psutil
 import pytest
 from sqlalchemy import select
 from tests.performance.switching import STREAMS, Load, gateway
-from tests.unit.training.example_base import tensors, write_base_model
+from tests.unit.training.example_base import QWEN3, write_base_model, write_random_weights
 
 from tollgate.registry import signatures
 from tollgate.serving import release, rollout, server_keeper, servers
@@ -33,19 +31,6 @@ from vllm_rollout.server_host import JobServerHost
 ROUTE = "blue-green"
 QUESTIONS = [f"질문 {number}" for number in range(5)]
 TOKENS = 8
-QWEN3: dict[str, Any] = {
-    "model_type": "qwen3",
-    "head_dim": 32,
-    "hidden_act": "silu",
-    "max_position_embeddings": 512,
-    "rms_norm_eps": 1e-6,
-    "rope_parameters": {"rope_theta": 1000.0, "rope_type": "default"},
-    "attention_bias": False,
-    "dtype": "float32",
-    "vocab_size": 256,
-    "tie_word_embeddings": False,
-}
-"""What vLLM wants to know beside the sizes; the tokenizer has a token for each byte, and none that ends an answer."""
 VISIBLE = 94
 """The first tokens, ``!`` to ``~``: answers are made of them, for half a character is shown otherwise in a stream."""
 SETTLE = 3.0
@@ -79,20 +64,9 @@ def host(postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def write_weights(folder: Path, seed: int) -> Path:
     """A model of random weights that vLLM serves; another seed answers everything otherwise."""
-    write_base_model(folder, hidden=128, **QWEN3)
+    write_base_model(folder, hidden=128, vocab_size=256, **QWEN3)  # a token for each byte, none that ends an answer
     (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "TokenizersBackend"}))
-    sizes = json.loads((folder / "config.json").read_text())
-    random = np.random.default_rng(seed)
-    table, data = {}, b""
-    for name, shape in tensors(sizes).items():
-        values = np.ones(shape) if name.endswith("norm.weight") else random.normal(0, 0.3, shape)
-        if name == "lm_head.weight":
-            values[VISIBLE:] = 0
-        part = values.astype(np.float32).tobytes()
-        table[name] = {"dtype": "F32", "shape": shape, "data_offsets": [len(data), len(data) + len(part)]}
-        data += part
-    header = json.dumps(table).encode()
-    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + data)
+    write_random_weights(folder, seed, 0.3, VISIBLE)
     return folder
 
 

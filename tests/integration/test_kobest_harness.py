@@ -9,14 +9,13 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 from tests.unit.evaluation.completions_server import write_tokenizer
 from tests.unit.evaluation.kobest_files import write_kobest
-from tests.unit.training.example_base import tensors, write_base_model
+from tests.unit.training.example_base import QWEN3, write_base_model, write_random_weights
 
 from tollgate.evaluation.cases import CaseResult, read_json_lines
 from tollgate.evaluation.harness import run_harness
@@ -27,35 +26,15 @@ from tollgate.settings import PROJECT, settings
 LONGEST = 400
 START_SECONDS = 900
 VOCABULARY = 258
-CONFIGURATION: dict[str, Any] = {
-    "model_type": "qwen3",
-    "head_dim": 32,
-    "hidden_act": "silu",
-    "max_position_embeddings": 512,
-    "rms_norm_eps": 1e-6,
-    "rope_parameters": {"rope_theta": 1000.0, "rope_type": "default"},
-    "attention_bias": False,
-    "dtype": "float32",
-    "tie_word_embeddings": False,
-    "vocab_size": VOCABULARY,
-}
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     """A model of random weights with a chat template; each byte is a token."""
     folder = tmp_path / "model"
-    write_base_model(folder, hidden=128, **CONFIGURATION)
+    write_base_model(folder, hidden=128, vocab_size=VOCABULARY, **QWEN3)
     write_tokenizer(folder)
-    random = np.random.default_rng(7)
-    table, data = {}, b""
-    for name, shape in tensors(json.loads((folder / "config.json").read_text())).items():
-        values = np.ones(shape) if name.endswith("norm.weight") else random.normal(0, 0.1, shape)
-        part = values.astype(np.float32).tobytes()
-        table[name] = {"dtype": "F32", "shape": shape, "data_offsets": [len(data), len(data) + len(part)]}
-        data += part
-    header = json.dumps(table).encode()
-    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + data)
+    write_random_weights(folder, seed=7, spread=0.1)
     return folder
 
 

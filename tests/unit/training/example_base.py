@@ -7,10 +7,23 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tests.unit.serving.fake_vllm import write_base
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 VOCABULARY = 300
+QWEN3: dict[str, Any] = {
+    "model_type": "qwen3",
+    "head_dim": 32,
+    "hidden_act": "silu",
+    "max_position_embeddings": 512,
+    "rms_norm_eps": 1e-6,
+    "rope_parameters": {"rope_theta": 1000.0, "rope_type": "default"},
+    "attention_bias": False,
+    "dtype": "float32",
+    "tie_word_embeddings": False,
+}
+"""What vLLM wants to know beside the sizes."""
 TEMPLATE = (
     "{%- for m in messages %}{{- '<' + m.role + '>' }}"
     "{%- if m.role == 'assistant' %}{% generation %}{{- m.content }}{% endgeneration %}{%- else %}{{- m.content }}"
@@ -79,3 +92,18 @@ def write_tokenizer(file: Path) -> None:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.save(str(file))
+
+
+def write_random_weights(folder: Path, seed: int, spread: float, visible: int | None = None) -> None:
+    """Weights that vLLM serves: normal with this standard deviation; only the first ``visible`` tokens are answered."""
+    random = np.random.default_rng(seed)
+    table, data = {}, b""
+    for name, shape in tensors(json.loads((folder / "config.json").read_text())).items():
+        values = np.ones(shape) if name.endswith("norm.weight") else random.normal(0, spread, shape)
+        if name == "lm_head.weight" and visible is not None:
+            values[visible:] = 0
+        part = values.astype(np.float32).tobytes()
+        table[name] = {"dtype": "F32", "shape": shape, "data_offsets": [len(data), len(data) + len(part)]}
+        data += part
+    header = json.dumps(table).encode()
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + data)
