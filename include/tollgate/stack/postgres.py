@@ -22,7 +22,7 @@ from sqlalchemy import NullPool, create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from tollgate.errors import ServiceUnavailableError
-from tollgate.stack.processes import wait_ended
+from tollgate.stack.processes import MARKER, wait_ended
 
 DATABASES = ("airflow", "mlflow", "tollgate")
 """The databases that the stack needs."""
@@ -182,7 +182,12 @@ def stop(data: Path) -> bool:
 
 
 def guard(data: Path) -> NoReturn:
-    """Start the server again whenever its main process is gone; what cannot be mended is told, and tried again."""
+    """Start the server again whenever its main process is gone; what cannot be mended is told, and tried again.
+
+    The server does not inherit the mark of the stack's processes: those are ended by SIGTERM, on which PostgreSQL would
+    wait for its sessions; :func:`stop` ends it, as it does one that ``tollgate up`` started.
+    """
+    os.environ.pop(MARKER, None)
     while True:
         if running_process(data) is None:
             print("PostgreSQL is gone; starting it again.", flush=True)  # ruff: ignore[T201]

@@ -67,6 +67,7 @@ def test_a_killed_database_comes_back_by_itself(configuration: Settings, small_s
     while not postgres.answers(configuration.postgres_data):
         assert time.monotonic() < deadline
         time.sleep(0.1)
+    assert processes.MARKER not in server.environ()  # down() ends what carries it by SIGTERM, PostgreSQL by its own way
     assert lifecycle.down(configuration) == 5
     assert postgres.running_process(configuration.postgres_data) is None
 
