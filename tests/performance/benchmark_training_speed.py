@@ -4,11 +4,11 @@
     make bench-training BENCH_SCALE=0.3     fewer steps
 
 On a CPU our container's entry point trains a small model beside a bare TRL script with the same settings on the same
-rows: as many steps, one evaluation and one checkpoint at the end, one thread, fp32; where losses differ in a digit or
-another number of checkpoints is left, nothing is compared. Compared are the processor seconds of ``Trainer.train``, so
-of our callbacks, progress, checkpoint and log, too, and of the whole programs without imports. Runs alternate (ours,
-bare, ours, bare, ...), and the least of each kind counts, since whatever else the machine does only adds. How far the
-bare script's own runs lie apart says what a difference is worth.
+rows: as many steps, one evaluation and one checkpoint at the end, one thread, fp32, nothing tokenized by an earlier
+run; where losses differ in a digit or another number of checkpoints is left, nothing is compared. Compared are the
+processor seconds of ``Trainer.train``, so of our callbacks, progress, checkpoint and log, too, and of the whole
+programs without imports. Runs alternate (ours, bare, ours, bare, ...), and the least of each kind counts, since
+whatever else the machine does only adds. How far the bare script's own runs lie apart says what a difference is worth.
 
 On a GPU bases of random weights in the shapes of Qwen3-8B and Qwen3-1.7B are trained in bf16 with packing to 2,048
 tokens, beside TRL's default settings. Model FLOP use counts what the model needs, not what is computed twice

@@ -51,13 +51,18 @@ def make_base(folder: Path, sizes: dict[str, Any]) -> None:
 
 
 def bare(folder: Path, default: bool) -> dict[str, Any]:
-    """What people write after reading TRL's quick start, with our settings or with TRL's own."""
+    """What people write after reading TRL's quick start, with our settings or with TRL's own.
+
+    Its datasets' cache is the job folder's: a run that found the rows tokenized by an earlier one would do less.
+    """
+    import datasets
     from datasets import Dataset
     from peft import LoraConfig
     from trl import SFTConfig, SFTTrainer
 
     from trainer.memory import Measurement
 
+    datasets.config.HF_DATASETS_CACHE = folder / "cache"
     spec = json.loads((folder / "spec.json").read_text())
     settings: dict[str, Any] = {"max_steps": spec["max_steps"], "max_length": spec["max_length"], "report_to": "none"}
     parts: dict[str, Any] = {
