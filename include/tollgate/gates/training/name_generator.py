@@ -23,6 +23,7 @@ _PARTICLE = re.compile(r"(으로|은|이에요|이고|이라고|이|을|와)\((�
 _FINALS = 28
 _LATIN = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _ATTEMPTS = 60
+_LONGEST_PART = 5  # syllables of a foreign name that is taken for one part of it
 
 # Population census of 2015: persons of a surname, in ten thousands
 _SURNAMES = {
@@ -45,13 +46,14 @@ def ends_in_consonant(text: str) -> bool:
 class NameGenerator:
     """Makes up names like given ones; deterministic for a seed."""
 
-    def __init__(self, known: Iterable[str], banned: Collection[str], seed: int) -> None:
+    def __init__(self, known: Iterable[str], banned: Collection[str], seed: int, persons: Sequence[str] = ()) -> None:
         """Learn how names are made.
 
         Args:
             known: Names to learn from.
             banned: Names never to make.
             seed: Seed of the random choices.
+            persons: Names of a dictionary, from which every other one is taken, in an order that is always the same.
         """
         self.rng = random.Random(seed)  # noqa: S311
         self._banned = banned
@@ -65,6 +67,13 @@ class NameGenerator:
         parts = [part for name in self._known if _kind(name) == "foreign" for part in name.split() if len(part) > 1]
         self._parts = parts + [word for word in words("foreign_names") if word not in banned]
         self._followers = self._chain()
+        self._listed = {kind: [name for name in persons if _kind(name) == kind] for kind in ("full", "foreign")}
+        self._listed["foreign"] = [name for name in self._listed["foreign"] if len(name) <= _LONGEST_PART]
+
+    def _from_dictionary(self, kind: str) -> str | None:
+        """Every other time a name of the dictionary, where there is one."""
+        listed = self._listed[kind]
+        return self.rng.choice(listed) if listed and self.rng.random() < 0.5 else None
 
     def _chain(self) -> dict[str, list[str]]:
         """Which syllables follow which in foreign names; ``^`` begins and ``$`` ends one."""
@@ -82,12 +91,16 @@ class NameGenerator:
 
     def korean(self) -> str:
         """A Korean name: a surname and two syllables."""
+        if listed := self._from_dictionary("full"):
+            return listed
         if self.rng.random() < 0.4:
             return self.surname() + self.rng.choice(words("given_names"))
         return self.surname() + self.rng.choice(self._first) + self.rng.choice(self._second)
 
     def foreign(self) -> str:
         """A part of a foreign name: a known one, or syllables that follow each other in such."""
+        if listed := self._from_dictionary("foreign"):
+            return listed
         if self.rng.random() < 0.35:
             return self.rng.choice(self._parts)
         for _ in range(_ATTEMPTS):

@@ -27,14 +27,16 @@ class Material:
         sentences: Labelled sentences.
         clean: Texts without names.
         unlabelled: Texts of which nothing is known; a first model says where names are in them.
+        persons: Names of a dictionary, in an order that is always the same.
     """
 
     sentences: list[Labelled]
     clean: list[str] = field(default_factory=list)
     unlabelled: list[str] = field(default_factory=list)
+    persons: list[str] = field(default_factory=list)
 
     def without(self, banned: Collection[str]) -> Material:
-        """The sentences and texts that hold no banned name."""
+        """The sentences, texts and persons that hold no banned name."""
         if not banned:
             return self
         holds = re.compile("|".join(map(re.escape, sorted(banned)))).search
@@ -42,6 +44,7 @@ class Material:
             [one for one in self.sentences if not holds(one.text)],
             [one for one in self.clean if not holds(one)],
             [one for one in self.unlabelled if not holds(one)],
+            [one for one in self.persons if not holds(one)],
         )
 
 

@@ -2,8 +2,8 @@
 
 The gradient of a weight is the expected count of its feature less the labelled count (Lafferty, McCallum & Pereira
 2001), expectations by forward and backward passes. Whole feature templates are dropped at random in each sentence,
-so that a name is known by what is beside it and not by its letters alone. Import this module inside functions only:
-it loads numba.
+so that a name is known by what is beside it and not by its letters alone; so is the dictionary, as most of the world's
+names are in none. Import this module inside functions only: it loads numba.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 import numba as nb
 import numpy as np
 
-from tollgate.gates.names_kernels import BITS, FEATURES, TAGS, prepared
+from tollgate.gates.names_kernels import BITS, FEATURES, TAGS, prepared, room_for_marks
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from tollgate.gates.character_kernels import Bytes, Codes
-    from tollgate.gates.names_kernels import Features, Real, Whole
+    from tollgate.gates.character_kernels import Codes
+    from tollgate.gates.names_kernels import Features, Known, Real, Whole
     from tollgate.gates.names_tables import Tables
 
     Double = npt.NDArray[np.float64]
@@ -112,21 +112,21 @@ def _marginals(
 @nb.njit(cache=True)
 def _epoch(
     codes: Codes, offsets: Whole, extra: Features, targets: Real, order: Whole,
-    tables: tuple[Bytes, Bytes, Codes, Bytes], allow: Flags, weights: Real, squares: Real, transitions: Double,
-    transition_squares: Double, rate: np.float32, drop: float, seed: int,
+    known: Known, allow: Flags, weights: Real, squares: Real, transitions: Double,
+    transition_squares: Double, rate: np.float32, drop: float, unlisted: float, seed: int,
 ) -> None:  # fmt: skip
     """One pass over the sentences, in an order; changes the weights and transitions in place."""
     np.random.seed(seed)
     longest = 1
     for s in range(len(offsets) - 1):
         longest = max(longest, offsets[s + 1] - offsets[s])
-    kind, syllables, lexicon, listed = tables
     numbers = np.empty((longest, FEATURES), np.uint32)
-    marks, titles = np.zeros(longest + 1, np.uint8), np.zeros(longest + 1, np.uint8)
+    room = room_for_marks(longest)
     wanted = np.ones(longest, np.uint8)
     scores = np.empty((longest, TAGS), np.float32)
     chances, forward, backward = np.empty((longest, TAGS)), np.empty((longest, TAGS)), np.empty((longest, TAGS))
     pairs = np.empty((TAGS, TAGS))
+    without = known[0], known[1], known[2], known[3], np.zeros(1, np.int32), np.zeros(1, np.uint8)
     templates = FEATURES + extra.shape[1]
     dropped = np.zeros(templates, np.bool_)
     scale = np.float32(1 / (1 - drop))
@@ -135,7 +135,8 @@ def _epoch(
         count = end - start
         if count == 0:
             continue
-        prepared(codes[start:end], count, kind, syllables, lexicon, listed, marks, titles, wanted, numbers)
+        listed = np.random.random() >= unlisted
+        prepared(codes[start:end], count, known if listed else without, room, wanted, numbers)
         more = extra[start:end]
         for k in range(templates):
             dropped[k] = np.random.random() < drop
@@ -190,7 +191,13 @@ class Model:
 
 
 def train(
-    sentences: Sentences, tables: Tables, seed: int, epochs: int = 7, rate: float = 0.1, drop: float = 0.4
+    sentences: Sentences,
+    tables: Tables,
+    seed: int,
+    epochs: int = 7,
+    rate: float = 0.1,
+    drop: float = 0.4,
+    unlisted: float = 0.2,
 ) -> Model:
     """Train a model, the mean of its second half of epochs; the same input and seed give the same weights.
 
@@ -201,6 +208,7 @@ def train(
         epochs: Passes over the sentences.
         rate: AdaGrad's learning rate.
         drop: Chance that a feature template is left out of a sentence.
+        unlisted: Chance that a sentence is read as if the dictionary were empty.
     """
     weights = np.zeros((1 << BITS, TAGS - 1), np.float32)
     squares = np.full_like(weights, _START_OF_SQUARES)
@@ -211,7 +219,7 @@ def train(
         _epoch(
             sentences.codes, sentences.offsets, sentences.extra, sentences.targets,
             rng.permutation(len(sentences.offsets) - 1), tables.arrays(), allowed(),
-            weights, squares, transitions, transition_squares, np.float32(rate), drop, seed * 1000 + epoch,
+            weights, squares, transitions, transition_squares, np.float32(rate), drop, unlisted, seed * 1000 + epoch,
         )  # fmt: skip
         if epoch >= epochs // 2:
             kept.append(Model(weights.copy(), transitions.copy()))

@@ -1,16 +1,18 @@
 """Train the models that find names of persons, and measure them on names that they haven't seen.
 
     python -m tollgate.gates.training.train_names KLUE_NER_TSV --clean EASYLAW_JSON CHATBOT_CSV \\
-        --unlabelled BOOLQ_TSV (--output FOLDER | --folds 5) [--mode accurate]
+        --unlabelled BOOLQ_TSV (--output FOLDER | --folds 5 [--unlisted]) [--mode accurate]
 
 Learnt from: the sentences of KLUE-NER (CC BY-SA 4.0) as they are and some times with other names; made-up messages of
 customers and the demo's; of texts that are known to hold no names those in which a first model found some, and a
 tenth of the others; and, in the fast mode, texts without labels, in which names are what an accurate model finds that
-learnt from the sentences alone. That model and the accurate mode need kiwipiepy. The same files, seed and library
-versions give the same weights.
+learnt from the sentences alone. That model and the accurate mode need kiwipiepy, and both modes python-mecab-ko-dic,
+whose persons are among the other names. The same files, seed and library versions give the same weights.
 
 Cross-validation is by name: no name of two or more characters in a test fold occurs anywhere in what its model has
 seen, neither in a sentence or text (those that hold one are left out), nor in a word list, nor among generated names.
+The dictionary, which was made without KLUE-NER, is used as it is shipped; ``--unlisted`` leaves the fold's names out of
+it, too.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ import numpy as np
 
 from tollgate.gates.names import Tagger, check_accurate
 from tollgate.gates.names_tables import Tables, tables
-from tollgate.gates.training import klue_ner
+from tollgate.gates.training import klue_ner, name_dictionary
 from tollgate.gates.training.klue_ner import Labelled
 from tollgate.gates.training.name_generator import Messages, NameGenerator, renamed
 from tollgate.gates.training.name_material import MOST, Material, read_texts
@@ -71,7 +73,7 @@ TEACHERS = 2
 TEACHER_BIAS = np.float32(0.35)
 """Added to the scores of names by the model that says where names are in texts without labels."""
 
-BIAS: dict[Mode, float] = {"fast": 0.5, "accurate": 0.4}
+BIAS: dict[Mode, float] = {"fast": 0.35, "accurate": 0.2}
 """Added to the scores of tags inside names, as those of names never seen are too low; chosen by cross-validation."""
 
 _SMALLEST = 0.04  # smaller weights become 0, and the file small
@@ -108,7 +110,13 @@ class Score:
         return f"precision {self.precision:.4f}, recall {self.recall:.4f}, F1 {self.f1:.4f}"
 
 
-def learn(material: Material, seed: int, mode: Mode = "fast", banned: Collection[str] = ()) -> Tagger:
+def learn(
+    material: Material,
+    seed: int,
+    mode: Mode = "fast",
+    banned: Collection[str] = (),
+    unlisted: Collection[str] = (),
+) -> Tagger:
     """Train a model.
 
     Args:
@@ -116,6 +124,7 @@ def learn(material: Material, seed: int, mode: Mode = "fast", banned: Collection
         seed: Seed of everything random.
         mode: Whether what a morphological analyser says is used.
         banned: Names that must be nowhere in what is learnt from.
+        unlisted: Names that the dictionary must not hold either.
 
     Returns:
         The model, its weights rounded to bytes as in the file.
@@ -123,20 +132,21 @@ def learn(material: Material, seed: int, mode: Mode = "fast", banned: Collection
     Raises:
         BadInputError: The analyser is needed and isn't installed.
     """
-    return Tagger.of(_model(material, seed, mode, banned), tables(banned))
+    known = tables(banned, unlisted=unlisted)
+    return Tagger.of(_model(material, seed, mode, known, banned), known)
 
 
-def _model(material: Material, seed: int, mode: Mode, banned: Collection[str] = ()) -> Stored:
+def _model(material: Material, seed: int, mode: Mode, known: Tables, banned: Collection[str] = ()) -> Stored:
     from tollgate.gates.training import names_crf, names_scan
 
     if mode == "accurate" or material.unlabelled:
         check_accurate()
-    known, allowed = tables(banned), material.without(banned)
+    allowed = material.without(banned)
     taught = _taught(allowed, seed, known, banned) if mode == "fast" else []
     clean = _mistaken(allowed, seed, mode, known, banned) * REPEATS + allowed.clean[::USUAL]
     models = []
     for one in range(MODELS[mode]):
-        sample = [*_sample(allowed.sentences, banned, seed * 100 + one), *taught]
+        sample = [*_sample(allowed, banned, seed * 100 + one), *taught]
         sample += (Labelled(text, ()) for text in clean)
         coded = _coded(sample, mode)
         models.append(names_crf.train(coded, known, seed * 100 + one))
@@ -171,15 +181,16 @@ def _first(material: Material, seed: int, mode: Mode, known: Tables, banned: Col
     from tollgate.gates.training import names_crf
 
     models = [
-        names_crf.train(_coded(_sample(material.sentences, banned, one), mode), known, one)
-        for one in range(seed, seed + count)
+        names_crf.train(_coded(_sample(material, banned, one), mode), known, one) for one in range(seed, seed + count)
     ]
     return Tagger.of(stored(names_crf.mean(models), mode), known)
 
 
-def _sample(sentences: Sequence[Labelled], banned: Collection[str], seed: int) -> list[Labelled]:
+def _sample(material: Material, banned: Collection[str], seed: int) -> list[Labelled]:
     """Sentences as they are and with other names, and made-up messages."""
-    generator = NameGenerator(chain.from_iterable(one.strings() for one in sentences), banned, seed)
+    sentences = material.sentences
+    known = chain.from_iterable(one.strings() for one in sentences)
+    generator = NameGenerator(known, banned, seed, material.persons)
     copies = chain.from_iterable(renamed(sentences, generator) for _ in range(COPIES))
     made = Material([*copies, *Messages(generator).some(MESSAGES), *_demo(seed)]).without(banned)
     return [*sentences, *made.sentences]
@@ -246,7 +257,7 @@ def stored(model: Model, mode: Mode, scan: Scan | None = None) -> Stored:
 
 def write(material: Material, folder: Path, seed: int, mode: Mode) -> Path:
     """Train a model on everything and write its weights, compressed, to ``<mode>.npz`` in a folder."""
-    arrays = _model(material, seed, mode)
+    arrays = _model(material, seed, mode, tables())
     folder.mkdir(parents=True, exist_ok=True)
     part = folder / f".{mode}.part"
     with part.open("wb") as file:
@@ -254,14 +265,15 @@ def write(material: Material, folder: Path, seed: int, mode: Mode) -> Path:
     return part.replace(folder / f"{mode}.npz")
 
 
-def cross_validate(material: Material, count: int, seed: int, mode: Mode) -> Iterator[Score]:
-    """The score of each fold, its model knowing none of its names."""
+def cross_validate(material: Material, count: int, seed: int, mode: Mode, *, unlisted: bool = False) -> Iterator[Score]:
+    """The score of each fold, its model knowing none of its names, nor its dictionary where they are ``unlisted``."""
     sentences = material.sentences
     fold_of = klue_ner.folds(sentences, count)
     for fold in range(count):
         test = [one for one, its in zip(sentences, fold_of, strict=True) if its == fold]
         others = [one for one, its in zip(sentences, fold_of, strict=True) if its != fold]
-        tagger = learn(replace(material, sentences=others), seed, mode, klue_ner.names(test))
+        banned = klue_ner.names(test)
+        tagger = learn(replace(material, sentences=others), seed, mode, banned, banned if unlisted else ())
         yield score(tagger, test, mode)
 
 
@@ -295,13 +307,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--unlabelled", type=Path, nargs="*", default=[], help="files of any texts")
     parser.add_argument("--output", type=Path, help="folder for the weights")
     parser.add_argument("--folds", type=int, default=0, help="measure by cross-validation, with so many folds")
+    parser.add_argument("--unlisted", action="store_true", help="leave a fold's names out of the dictionary, too")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--mode", choices=("fast", "accurate"), default="fast")
     given = parser.parse_args(arguments)
-    material = Material(klue_ner.read(given.klue), read_texts(given.clean), read_texts(given.unlabelled, MOST))
+    material = Material(
+        klue_ner.read(given.klue),
+        read_texts(given.clean),
+        read_texts(given.unlabelled, MOST),
+        name_dictionary.read().names(),
+    )
     if given.folds:
         scores = []
-        for one in cross_validate(material, given.folds, given.seed, given.mode):
+        for one in cross_validate(material, given.folds, given.seed, given.mode, unlisted=given.unlisted):
             scores.append(one)
             _say(f"fold {len(scores)}: {one}")
         _say(f"all: {total(scores)}")
