@@ -73,7 +73,7 @@ TEACHERS = 2
 TEACHER_BIAS = np.float32(0.35)
 """Added to the scores of names by the model that says where names are in texts without labels."""
 
-BIAS: dict[Mode, float] = {"fast": 0.35, "accurate": 0.2}
+BIAS: dict[Mode, float] = {"fast": 0.2, "accurate": 0.2}
 """Added to the scores of tags inside names, as those of names never seen are too low; chosen by cross-validation."""
 
 _SMALLEST = 0.04  # smaller weights become 0, and the file small
