@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import io
 import re
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -20,6 +21,7 @@ STRAY = "tollgate.stray"
 
 _ESCAPE = "\udcff"
 _BLOCK = 256 << 10
+_LONGEST_CHARACTER = 4  # bytes of UTF-8
 _HANGUL = re.compile("[가-힣]")
 _NOT_ASCII = re.compile("[^\x00-\x7f]")
 
@@ -111,16 +113,41 @@ def detect_encoding(path: Path) -> str:
 
 
 def _is_utf8(path: Path) -> bool:
-    decoder = codecs.getincrementaldecoder("utf-8")()
+    rest = b""
     with open_bytes(path) as file:
-        try:
-            while block := file.read(_BLOCK):
-                if b"\x00" in block:
-                    return False
-                decoder.decode(block)
-            decoder.decode(b"", final=True)
-        except UnicodeDecodeError:
-            return False
+        while block := file.read(_BLOCK):
+            if b"\x00" in block:
+                return False
+            text = rest + block
+            end = _end_of_characters(text)
+            if not _reads_as_utf8(text[:end]):
+                return False
+            rest = text[end:]
+    return not rest
+
+
+def _end_of_characters(text: bytes) -> int:
+    """Where the last character ends that is whole, as far as its first byte tells."""
+    for back in range(1, min(_LONGEST_CHARACTER, len(text) + 1)):
+        byte = text[-back]
+        if byte >= 0xC0:
+            size = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
+            return len(text) - back if size > back else len(text)
+        if byte < 0x80:
+            break
+    return len(text)
+
+
+def _reads_as_utf8(text: bytes) -> bool:
+    """Whether bytes are UTF-8. Arrow finds out in a third of the time that decoding takes."""
+    import pyarrow as pa
+
+    places = pa.py_buffer(struct.pack("=2q", 0, len(text)))
+    column = pa.LargeStringArray.from_buffers(1, places, pa.py_buffer(text))
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
     return True
 
 

@@ -52,8 +52,8 @@ def whole_lines(blocks: Iterable[bytes]) -> Iterator[tuple[int, bytes | Unreadab
     """Blocks cut at the ends of lines: the first line's number, and its text with what follows or what is wrong."""
     number, rest, skipping = 1, b"", False
     for block in blocks:
-        whole, end, rest = (rest + block).rpartition(b"\n")
-        text = whole + end
+        end = block.rfind(b"\n") + 1
+        text, rest = (b"".join((rest, memoryview(block)[:end])), block[end:]) if end else (b"", rest + block)
         if text and skipping:
             text = text[text.index(b"\n") + 1 :]
             number += 1

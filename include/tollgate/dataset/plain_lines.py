@@ -175,7 +175,7 @@ def _right_rows(messages: pa.ListArray) -> Flags | None:
     if messages.null_count or flat.null_count or content.null_count or not pc.all(known).as_py():
         return None
     offsets, data = _buffers(content)
-    if not len(data) or not data.all() or not _is_normal(data):
+    if not len(data) or not data.all() or not _is_normal(content, data):
         return None
     turns = take_apart(messages)
     right = take_turns(turns)
@@ -200,12 +200,17 @@ def _buffers(texts: pa.StringArray) -> tuple[Integers, npt.NDArray[np.uint8]]:
     return offsets - offsets[0], data[offsets[0] : offsets[-1]]
 
 
-def _is_normal(data: npt.NDArray[np.uint8]) -> bool:
-    """Whether texts are UTF-8 in NFC; what is in NFC as a whole is so in its parts."""
+def _is_normal(texts: pa.StringArray, data: npt.NDArray[np.uint8]) -> bool:
+    """Whether texts are UTF-8 in NFC; ``data`` is all of them, and what is in NFC as a whole is so in its parts."""
+    import pyarrow as pa
+
+    from tollgate.gates.character_kernels import are_in_nfc, characters_in_nfc
+
     try:
-        return unicodedata.is_normalized("NFC", data.tobytes().decode())
-    except UnicodeDecodeError:
+        texts.validate(full=True)
+    except pa.ArrowInvalid:
         return False
+    return bool(are_in_nfc(data, characters_in_nfc())) or unicodedata.is_normalized("NFC", data.tobytes().decode())
 
 
 def _cleaned(metadata: pa.StructArray, name: str, labels: Labels) -> pa.StringArray:

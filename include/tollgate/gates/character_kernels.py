@@ -5,10 +5,12 @@ Import this module inside functions or in other kernels only: it loads numba.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import numba as nb
 import numpy as np
+
+from tollgate.gates.compiled import inner
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -61,7 +63,64 @@ def character_classes() -> Bytes:
     return classes
 
 
-@nb.njit(cache=True)
+@cache
+def characters_in_nfc() -> Bytes:
+    """Of every character of the Basic Multilingual Plane whether it is surely in NFC, whatever stands beside it.
+
+    Those in common use in Korean texts; of any other :mod:`unicodedata` has to say.
+    """
+    table = np.zeros(0x10000, np.uint8)
+    for start, end in (
+        (0x0000, 0x0250),  # Latin
+        (0x0391, 0x03D0),  # Greek
+        (0x0400, 0x0482),  # Cyrillic
+        (0x200B, 0x2070),  # dashes, quotation marks, joiners of emoji
+        (0x20A0, 0x20C0),  # currencies
+        (0x2103, 0x2126),
+        (0x2190, 0x2329),  # arrows, mathematics, technical signs
+        (0x232B, 0x2ADC),  # … circled numbers, box drawing, shapes
+        (0x3000, 0x302A),
+        (0x3041, 0x3097),  # kana
+        (0x309D, 0x3100),
+        (0x3131, 0x318F),  # jamo that people type
+        (0x3200, 0x33FF),
+        (0x4E00, 0x9FA6),  # Chinese
+        (0xAC00, 0xD7A4),  # Hangul
+        (0xE000, 0xF8FF),
+        (0xFE00, 0xFE10),  # variants of emoji
+        (0xFF01, 0xFFEF),
+    ):
+        table[start:end] = 1
+    return table
+
+
+@inner
+def are_in_nfc(data: Bytes, characters: Bytes) -> bool:
+    """Whether valid UTF-8 has no characters but those of :func:`characters_in_nfc`, and emoji."""
+    place = 0
+    while place < len(data):
+        byte = np.int32(data[place])
+        if byte < 0x80:
+            place += 1
+            continue
+        if byte < 0xE0:
+            code = (byte & 0x1F) << 6 | (np.int32(data[place + 1]) & 0x3F)
+            place += 2
+        elif byte < 0xF0:
+            tail = (np.int32(data[place + 1]) & 0x3F) << 6 | (np.int32(data[place + 2]) & 0x3F)
+            code = (byte & 0x0F) << 12 | tail
+            place += 3
+        elif byte == 0xF0 and data[place + 1] == 0x9F:  # U+1F000 to U+1FFFF
+            place += 4
+            continue
+        else:
+            return False
+        if not characters[code]:
+            return False
+    return True
+
+
+@inner
 def decode(data: Bytes, start: Integer, end: Integer, codes: Codes) -> Integer:
     """Write the code points of valid UTF-8 to ``codes``; returns how many."""
     count = 0

@@ -14,6 +14,7 @@ import numba as nb
 import numpy as np
 
 from tollgate.gates.character_kernels import DIGIT, HANGUL, JAMO, LATIN, OTHER_LETTER, WESTERN, decode
+from tollgate.gates.compiled import inner
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -59,7 +60,7 @@ class Anchors(NamedTuple):
     following: Whole
 
 
-@nb.njit(cache=True)
+@inner
 def _letters(data: Bytes, start: Integer, end: Integer, classes: Bytes, codes: Codes) -> Integer:
     """Write the letters and digits of a text to ``codes``, in lower case; returns how many."""
     count = 0
@@ -72,7 +73,7 @@ def _letters(data: Bytes, start: Integer, end: Integer, classes: Bytes, codes: C
     return count
 
 
-@nb.njit(cache=True)
+@inner
 def _digest(codes: Codes, start: Integer) -> np.uint64:
     value = np.uint64(0)
     for place in range(start, start + ANCHOR):
@@ -80,12 +81,12 @@ def _digest(codes: Codes, start: Integer) -> np.uint64:
     return value
 
 
-@nb.njit(cache=True)
+@inner
 def _slot(digest: np.uint64, slots: Whole) -> Integer:
     return np.int64(((digest ^ (digest >> np.uint64(31))) * _MIX) >> np.uint64(24)) & (len(slots) - 1)
 
 
-@nb.njit(cache=True)
+@inner
 def _power_of_two(least: Integer) -> Integer:
     size = 1024
     while size < least:
@@ -125,7 +126,7 @@ def build(offsets: Whole, data: Bytes, classes: Bytes) -> Anchors:
     return Anchors(codes[: bounds[-1]], bounds, slots, place, of, digests, following)
 
 
-@nb.njit(cache=True)
+@inner
 def _shared(codes: Codes, count: Integer, place: Integer, anchors: Anchors, anchor: Integer) -> Integer:
     """Length of the run around an anchor that a text (``codes``) shares with the test text it is of; 0 if none."""
     first, last = anchors.bounds[anchors.text[anchor]], anchors.bounds[anchors.text[anchor] + 1]
@@ -143,7 +144,7 @@ def _shared(codes: Codes, count: Integer, place: Integer, anchors: Anchors, anch
     return end - start
 
 
-@nb.njit(cache=True)
+@inner
 def _overlap(codes: Codes, count: Integer, anchors: Anchors, least: Integer) -> float:
     """Greatest share of a test text that is a run of this text."""
     best = 0.0
@@ -194,7 +195,7 @@ def overlaps(offsets: Whole, data: Bytes, classes: Bytes, anchors: Anchors, leas
     return result
 
 
-@nb.njit(cache=True)
+@inner
 def _folded(data: Bytes, start: Integer, end: Integer, codes: Codes) -> Integer:
     """Write a text to ``codes`` in lower case, each run of spaces one space, none at the ends; returns its length."""
     count = 0
@@ -210,7 +211,7 @@ def _folded(data: Bytes, start: Integer, end: Integer, codes: Codes) -> Integer:
     return count - 1 if count and codes[count - 1] == 32 else count
 
 
-@nb.njit(cache=True)
+@inner
 def _gram(codes: Codes, start: Integer, count: Integer, bits: Bytes) -> Integer:
     """Bit of the run of five characters from ``start`` on; of the whole text where it is shorter."""
     value = np.uint64(0)

@@ -16,6 +16,7 @@ import numba as nb
 import numpy as np
 
 from tollgate.gates.character_kernels import decode
+from tollgate.gates.compiled import inner
 from tollgate.gates.names_scan_kernels import FEATURES as RUN_FEATURES
 from tollgate.gates.names_scan_kernels import mark_runs
 
@@ -150,7 +151,7 @@ def _span(codes: Codes, start: Integer, end: Integer) -> np.uint64:
     return key
 
 
-@nb.njit(cache=True)
+@inner
 def word_key(codes: Codes) -> np.uint64:
     """The key of a word in the tables."""
     return _span(codes, 0, len(codes)) & _KEPT
@@ -174,7 +175,7 @@ def _listed(key: np.uint64, keys: Codes, lists: Bytes) -> np.uint8:
     return np.uint8(0)
 
 
-@nb.njit(cache=True)
+@inner
 def add_word(key: np.uint64, word_list: np.uint8, keys: Codes, lists: Bytes) -> None:
     """Add a word to a table, which is an open hash table of a power of two of places."""
     slot = _slot(key, lists)
@@ -184,7 +185,7 @@ def add_word(key: np.uint64, word_list: np.uint8, keys: Codes, lists: Bytes) -> 
     lists[slot] |= word_list
 
 
-@nb.njit(cache=True)
+@inner
 def add_words(added: Whole, word_lists: Bytes, keys: Codes, lists: Bytes) -> None:
     """Add many words by their keys, each to lists of its own; see :func:`add_word`."""
     for one in range(len(added)):
@@ -202,7 +203,7 @@ def room_for_marks(size: Integer) -> Marks:
     )
 
 
-@nb.njit(cache=True)
+@inner
 def _mark_run(
     codes: Codes, start: Integer, end: Integer, lexicon: Codes, listed: Bytes, marks: Bytes
 ) -> tuple[Integer, Integer]:
@@ -231,7 +232,7 @@ def _mark_run(
     return title, begin
 
 
-@nb.njit(cache=True)
+@inner
 def _longest_entry(
     codes: Codes, count: Integer, start: Integer, kind: Bytes, keys: Codes, says: Bytes
 ) -> tuple[Integer, np.uint8]:
@@ -268,7 +269,7 @@ def _longest_entry(
     return end, np.uint8(min(best - 1, 3) + (8 if other >= best else 0))
 
 
-@nb.njit(cache=True)
+@inner
 def _mark_entry(
     codes: Codes, count: Integer, start: Integer, kind: Bytes, keys: Codes, says: Bytes, entries: Bytes, ends: Codes
 ) -> None:
@@ -279,7 +280,7 @@ def _mark_entry(
         ends[place] = end
 
 
-@nb.njit(cache=True)
+@inner
 def _mark(codes: Codes, count: Integer, known: Known, wanted: Bytes, room: Marks) -> None:
     """Mark what word lists say of characters and of words (titles), and the dictionary of wanted ones."""
     kind, _, lexicon, listed, dictionary, says = known
@@ -315,7 +316,7 @@ def _shape(surname: np.uint64, first: np.uint64, second: np.uint64, given: np.ui
     return (surname & np.uint64(3)) | (first & np.uint64(4)) | (second & np.uint64(8)) | given
 
 
-@nb.njit(cache=True)
+@inner
 def features(codes: Codes, count: Integer, known: Known, room: Marks, wanted: Bytes, out: Features) -> None:
     """Write the numbers of the features of the wanted characters of a passage.
 
@@ -469,14 +470,14 @@ def features(codes: Codes, count: Integer, known: Known, room: Marks, wanted: By
         row[60] = _number(61, _mix(behind, e0)) if stop else row[58]
 
 
-@nb.njit(cache=True)
+@inner
 def prepared(codes: Codes, count: Integer, known: Known, room: Marks, wanted: Bytes, out: Features) -> None:
     """Mark a passage of folded characters, then write its features; see :func:`features`."""
     _mark(codes, count, known, wanted, room)
     features(codes, count, known, room, wanted, out)
 
 
-@nb.njit(cache=True)
+@inner
 def _potentials(
     numbers: Features,
     further: Features,
@@ -509,7 +510,7 @@ def _potentials(
         scores[i, 3] = np.float32(np.int32(odd >> np.uint32(16)) - shift) * scale + bias
 
 
-@nb.njit(cache=True)
+@inner
 def viterbi(scores: Real, count: Integer, transitions: Real, path: Bytes, came: Bytes) -> None:
     """The best tags: Viterbi's algorithm over the transitions that BIES tagging allows.
 
@@ -556,7 +557,7 @@ def viterbi(scores: Real, count: Integer, transitions: Real, path: Bytes, came: 
         tag = came[i, tag]
 
 
-@nb.njit(cache=True)
+@inner
 def _passage_end(codes: Codes, start: Integer, count: Integer) -> Integer:
     """Where the passage that begins at ``start`` ends: after a line or a sentence, in a pinch after a word."""
     last = min(count, start + PASSAGE)
@@ -575,7 +576,7 @@ def _passage_end(codes: Codes, start: Integer, count: Integer) -> Integer:
     return last
 
 
-@nb.njit(cache=True)
+@inner
 def _gain(scores: Real, path: Bytes, transitions: Real, start: Integer, end: Integer, count: Integer) -> np.float32:
     """By how much a path beats the same path without its name from ``start`` to ``end``: the name's log-odds."""
     gain = np.float32(0)
@@ -589,7 +590,7 @@ def _gain(scores: Real, path: Bytes, transitions: Real, start: Integer, end: Int
     return gain
 
 
-@nb.njit(cache=True)
+@inner
 def _is_refused(codes: Codes, start: Integer, end: Integer, lexicon: Codes, listed: Bytes) -> bool:
     """Whether what looks like a name is a listed ordinary word, or a word with a syllable typed twice (민민원)."""
     lists = _listed(_span(codes, start, end), lexicon, listed)

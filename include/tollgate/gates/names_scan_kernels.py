@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import numba as nb
 import numpy as np
 
+from tollgate.gates.compiled import inner
+
 if TYPE_CHECKING:
     import numpy.typing as npt
 
@@ -77,7 +79,7 @@ def run_end(codes: Codes, count: Integer, start: Integer, kind: Bytes) -> Intege
     return end
 
 
-@nb.njit(cache=True)
+@inner
 def run_features(codes: Codes, count: Integer, start: Integer, end: Integer, syllables: Bytes, out: Numbers) -> Integer:
     """Write the numbers of the features of the run from ``start`` to ``end``; returns how many they are."""
     length = np.uint64(end - start)
@@ -122,7 +124,7 @@ def run_features(codes: Codes, count: Integer, start: Integer, end: Integer, syl
     return found
 
 
-@nb.njit(cache=True)
+@inner
 def mark_runs(
     codes: Codes, count: Integer, kind: Bytes, syllables: Bytes, weights: Signed, least: Integer, numbers: Numbers,
     marks: Bytes,

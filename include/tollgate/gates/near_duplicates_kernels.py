@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numba import njit
 
+from tollgate.gates.compiled import inner
+
 if TYPE_CHECKING:
     import numpy.typing as npt
 
@@ -101,7 +103,7 @@ def _code_point(data: Bytes, place: int) -> tuple[np.uint32, int]:
     return upper | (third << np.uint32(6)) | fourth, 4
 
 
-@njit(cache=True, nogil=True)
+@inner
 def fold(texts: Texts, row: int | np.int64, codes: Codes) -> int:
     """Write the folded code points of one text and return how many they are; ``codes`` has room for its bytes."""
     offsets, data, lower = texts
@@ -120,7 +122,7 @@ def fold(texts: Texts, row: int | np.int64, codes: Codes) -> int:
     return count
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _longest(texts: Texts, rows: Integers) -> int:
     longest = 0
     for row in rows:
@@ -128,7 +130,7 @@ def _longest(texts: Texts, rows: Integers) -> int:
     return longest
 
 
-@njit(cache=True, nogil=True)
+@inner
 def mark_rare_codes(texts: Texts, rare: Flags, start: int, stop: int, marked: Flags) -> None:
     """Mark the texts with a code point that the table cannot fold alone (``rare``, or one beyond the emoji planes)."""
     offsets, data, _ = texts
@@ -145,13 +147,13 @@ def mark_rare_codes(texts: Texts, rare: Flags, start: int, stop: int, marked: Fl
                 break
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _foldable_alone(code: np.uint32) -> bool:
     """Whether a code point beyond the basic plane is an emoji, a symbol or an ideograph without other form."""
     return bool(0x1F000 <= code < 0x1FBF0 or 0x20000 <= code < 0x2F800 or 0x30000 <= code < 0x40000)
 
 
-@njit(cache=True, nogil=True)
+@inner
 def mark_first_character(texts: Texts, one: int, other: int, start: int, stop: int, marked: Flags) -> None:
     """Mark the texts whose first character after whitespace is one of two ASCII characters."""
     offsets, data, lower = texts
@@ -178,12 +180,15 @@ def fingerprint(texts: Texts, start: int, stop: int, prints: Words) -> None:
         prints[row] = _mixed(value)
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _equal(texts: Texts, one: np.int64, other: int, codes: Codes, others: Codes) -> bool:
     length = fold(texts, one, codes)
     if length != fold(texts, other, others):
         return False
-    return bool(np.array_equal(codes[:length], others[:length]))
+    for place in range(length):  # noqa: SIM110 - numba knows no generators
+        if codes[place] != others[place]:
+            return False
+    return True
 
 
 @njit(cache=True, nogil=True)
@@ -225,7 +230,7 @@ def first_same(keys: Integers, first: Integers) -> None:
         first[place] = table[slot]
 
 
-@njit(cache=True, nogil=True)
+@inner
 def shingle(codes: Codes, length: int, hashes: Words) -> int:
     """Hash each run of five characters to 64 bits, never 0, and return their number; a shorter text is one run."""
     if length < NGRAM:
@@ -242,7 +247,7 @@ def shingle(codes: Codes, length: int, hashes: Words) -> int:
     return count
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _sign(shingles: Codes, count: int, factors: Codes, terms: Codes, smallest: Codes) -> None:
     """MinHash signature: for each affine permutation of the 32-bit numbers, the smallest image of a shingle."""
     smallest[:] = np.uint32(0xFFFFFFFF)
@@ -293,7 +298,7 @@ def sketch(
             keys[band, unit] = np.uint32(_mixed(value) >> _WORD)
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _alike(marks: Bytes, one: np.int64, other: np.int64, least: int) -> bool:
     same = 0
     for place in range(marks.shape[1]):
@@ -385,7 +390,7 @@ def pairs_in_buckets(
     return found[:count]
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _told(known: Known, one: np.int64, other: np.int64) -> bool:
     """Whether two units are of one cluster, and the worse is dropped already or can't be for the better one."""
     if known.cluster[one] != known.cluster[other]:
@@ -394,7 +399,7 @@ def _told(known: Known, one: np.int64, other: np.int64) -> bool:
     return bool(known.dropped[other] or (first != second and max(first, second) >= known.strict))
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _bucket(packed: Words, start: int, earlier: int) -> tuple[int, int]:
     """Where the bucket that starts here ends, and how many of its units are below ``earlier``."""
     end, before = start, 0
@@ -453,7 +458,7 @@ def rare_shingles(texts: Texts, rows: Integers, units: Integers, counts: Codes, 
     return found[:count]
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _slot(table: Words, value: np.uint64, mask: int) -> np.int64:
     """Slot of a hash in an open table, or the empty one where it belongs."""
     slot = np.int64(value >> _WORD) & mask
@@ -462,7 +467,7 @@ def _slot(table: Words, value: np.uint64, mask: int) -> np.int64:
     return slot
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _put_first(table: Words, used: Integers, hashes: Words, count: int, mask: int) -> int:
     """Put the distinct shingles of a pair's first text into an empty table and return their number."""
     size = 0
@@ -520,7 +525,7 @@ def jaccard_of_pairs(texts: Texts, ones: Integers, others: Integers, start: int,
         similarity[pair] = shared / (first + added)
 
 
-@njit(cache=True, nogil=True)
+@inner
 def _numbers(codes: Codes, length: int, zeros: Integers, digits: Codes) -> int:
     """Write the runs of decimal digits of a text, a space after each, and return the length of what was written."""
     count = 0
@@ -563,7 +568,7 @@ def same_numbers(texts: Texts, ones: Integers, others: Integers, zeros: Integers
         same[pair] = equal
 
 
-@njit(cache=True, nogil=True)
+@inner
 def keep_best(pairs: Words, similarity: Reals, kept_for: Integers, jaccard: Reals) -> None:
     """Go through the units from the best down: each is kept, unless it repeats a better one that is kept.
 

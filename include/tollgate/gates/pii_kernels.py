@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit, prange
 
 from tollgate.gates import pii_patterns
+from tollgate.gates.compiled import inner
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -129,7 +130,7 @@ def _word_before(data: npt.NDArray[np.uint8], begin: int, position: int, end: in
     return position
 
 
-@njit(cache=True)
+@inner
 def _run(data: npt.NDArray[np.uint8], position: int, end: int) -> tuple[int, bool]:
     """How many digits stand together from a position on, and whether a letter follows them."""
     digits = 0
@@ -142,7 +143,7 @@ def _run(data: npt.NDArray[np.uint8], position: int, end: int) -> tuple[int, boo
     return digits, False
 
 
-@njit(cache=True)
+@inner
 def _beside(data: npt.NDArray[np.uint8], begin: int, position: int, end: int) -> int:
     """What the character before a number makes possible."""
     last = _word_before(data, begin, position, end)
@@ -167,7 +168,7 @@ def _beside(data: npt.NDArray[np.uint8], begin: int, position: int, end: int) ->
     return flags
 
 
-@njit(cache=True)
+@inner
 def _number(data: npt.NDArray[np.uint8], position: int, end: int) -> tuple[int, int]:
     """Read digits with what may stand between them; returns where they end and what they may be."""
     digits = stars = gap = dots = groups = 0
@@ -215,7 +216,7 @@ def _number(data: npt.NDArray[np.uint8], position: int, end: int) -> tuple[int, 
     return max(stop, 0), flags
 
 
-@njit(cache=True)
+@inner
 def _flags(data: npt.NDArray[np.uint8], begin: int, end: int) -> int:
     flags = colons = 0
     was_colon = False

@@ -24,6 +24,7 @@ from tollgate.gates.character_kernels import (
     WESTERN,
     decode,
 )
+from tollgate.gates.compiled import inner
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -111,7 +112,7 @@ class _Scratch(NamedTuple):
     tally: Whole
 
 
-@nb.njit(cache=True)
+@inner
 def _slot(members: _Set, stamp: Integer, value: Integer) -> Integer:
     """Where a value is, or would be put; -1 where the set is too full to tell."""
     slot = np.int64((np.uint64(value) * _PRIME) >> np.uint64(64 - _SET_BITS))
@@ -122,7 +123,7 @@ def _slot(members: _Set, stamp: Integer, value: Integer) -> Integer:
     return -1
 
 
-@nb.njit(cache=True)
+@inner
 def _add(members: _Set, stamp: Integer, value: Integer) -> bool:
     """Put a value into a set; whether it is new there."""
     slot = _slot(members, stamp, value)
@@ -134,19 +135,19 @@ def _add(members: _Set, stamp: Integer, value: Integer) -> bool:
     return new
 
 
-@nb.njit(cache=True)
+@inner
 def _contains(members: _Set, stamp: Integer, value: Integer) -> bool:
     slot = _slot(members, stamp, value)
     return bool(slot >= 0 and members.stamps[slot] == stamp)
 
 
-@nb.njit(cache=True)
+@inner
 def _new_stamp(scratch: _Scratch) -> Integer:
     scratch.stamp[0] += 1
     return scratch.stamp[0]
 
 
-@nb.njit(cache=True)
+@inner
 def is_structured(data: Bytes, start: Integer, end: Integer) -> bool:
     """Whether bytes are one JSON object or array, as far as brackets, quotes and their first sign tell."""
     while start < end and data[start] <= 0x20:
@@ -166,7 +167,7 @@ def is_structured(data: Bytes, start: Integer, end: Integer) -> bool:
     return _closes_at_end(data, start, end)
 
 
-@nb.njit(cache=True)
+@inner
 def _closes_at_end(data: Bytes, start: Integer, end: Integer) -> bool:
     """Whether the bracket that opens at ``start`` is closed by the last byte."""
     depth = 0
@@ -191,7 +192,7 @@ def _closes_at_end(data: Bytes, start: Integer, end: Integer) -> bool:
     return False
 
 
-@nb.njit(cache=True)
+@inner
 def _classify(scratch: _Scratch, count: Integer, tables: Tables) -> None:
     """Class of each character, and how many of all are broken.
 
@@ -222,7 +223,7 @@ def _classify(scratch: _Scratch, count: Integer, tables: Tables) -> None:
     tally[_ALL] += count
 
 
-@nb.njit(cache=True)
+@inner
 def _compact(scratch: _Scratch, count: Integer) -> tuple[Integer, Integer]:
     """Write what is no space to ``bare``, in lower case, and count classes; returns its length, and the letters.
 
@@ -253,7 +254,7 @@ def _compact(scratch: _Scratch, count: Integer) -> tuple[Integer, Integer]:
     return length, letters
 
 
-@nb.njit(cache=True)
+@inner
 def _repeated(scratch: _Scratch, length: Integer, periods: Integer) -> Integer:
     """Characters that repeat what stands right before them, in units of up to 12, three times and more in a row.
 
@@ -278,7 +279,7 @@ def _repeated(scratch: _Scratch, length: Integer, periods: Integer) -> Integer:
     return marks[:length].sum() if marked else 0
 
 
-@nb.njit(cache=True)
+@inner
 def _same_sentences(scratch: _Scratch, count: Integer) -> float:
     """Share of the sentences and lines that are there already."""
     stamp = _new_stamp(scratch)
@@ -300,7 +301,7 @@ def _same_sentences(scratch: _Scratch, count: Integer) -> float:
     return 1 - distinct / sentences if sentences else 0.0
 
 
-@nb.njit(cache=True)
+@inner
 def _count_runs(scratch: _Scratch, length: Integer) -> Integer:
     """Count the runs of three characters, and those that are new within their window.
 
@@ -332,7 +333,7 @@ def _count_runs(scratch: _Scratch, length: Integer) -> Integer:
     return periods
 
 
-@nb.njit(cache=True)
+@inner
 def _ask(scratch: _Scratch, count: Integer, stamp: Integer, stems: Whole) -> None:
     """Keep the stems of a question: the first two syllables of each word, where they tell what it is about."""
     kinds, codes = scratch.kinds, scratch.codes
@@ -346,7 +347,7 @@ def _ask(scratch: _Scratch, count: Integer, stamp: Integer, stems: Whole) -> Non
             scratch.tally[_TOPICS] += _add(scratch.topics, stamp, pair)
 
 
-@nb.njit(cache=True)
+@inner
 def _answer(scratch: _Scratch, count: Integer, stamp: Integer) -> None:
     """Count the stems of the question that stand anywhere in an answer."""
     kinds, codes = scratch.kinds, scratch.codes
@@ -359,7 +360,7 @@ def _answer(scratch: _Scratch, count: Integer, stamp: Integer) -> None:
                 scratch.tally[_SHARED] += _add(scratch.found, stamp, pair)
 
 
-@nb.njit(cache=True)
+@inner
 def _ending(scratch: _Scratch, count: Integer, letters: Integer, endings: Bytes) -> Integer:
     while count and scratch.kinds[count - 1] == SPACE:
         count -= 1
@@ -370,7 +371,7 @@ def _ending(scratch: _Scratch, count: Integer, letters: Integer, endings: Bytes)
     return 2 if found == 1 and letters <= _NAME else found
 
 
-@nb.njit(cache=True)
+@inner
 def _refuses(scratch: _Scratch, length: Integer, tables: Tables) -> bool:
     bare, bounds = scratch.bare, tables.bounds
     for place in range(min(length, _PHRASE_WITHIN)):
@@ -388,7 +389,7 @@ def _refuses(scratch: _Scratch, length: Integer, tables: Tables) -> bool:
     return False
 
 
-@nb.njit(cache=True)
+@inner
 def _measure_turn(
     data: Bytes,
     start: Integer,
@@ -421,7 +422,7 @@ def _measure_turn(
         out[REFUSED] = letters
 
 
-@nb.njit(cache=True)
+@inner
 def _measure_side(
     data: Bytes,
     start: Integer,
@@ -439,7 +440,7 @@ def _measure_side(
             turn = place + 1
 
 
-@nb.njit(cache=True)
+@inner
 def _finish(tally: Whole, out: Real) -> None:
     """Turn what was added up over a row's turns into its measures."""
     visible = max(1, tally[_VISIBLE])
@@ -453,7 +454,7 @@ def _finish(tally: Whole, out: Real) -> None:
     out[ANSWER_LETTERS] = tally[_ANSWERED]
 
 
-@nb.njit(cache=True)
+@inner
 def _measure_row(
     question_data: Bytes,
     asked: Whole,

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 import numpy as np
 
 from tollgate.gates.text_buffers import buffers, text_column
+from tollgate.gates.threads import PARALLEL_KERNEL
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -172,7 +173,9 @@ def _raw(texts: pa.LargeStringArray, scorers: tuple[Scorer, Scorer, Scorer]) -> 
     from tollgate.gates import toxicity_kernels as kernels
 
     scores = np.empty((len(scorers), len(texts)), np.float32)
-    kernels.score(*buffers(texts), _classes(), *_tables(scorers), scores)
+    tables = _tables(scorers)
+    with PARALLEL_KERNEL:
+        kernels.score(*buffers(texts), _classes(), *tables, scores)
     return scores
 
 
@@ -279,7 +282,9 @@ def _linear(stored: Mapping[str, npt.NDArray[Any]], name: str) -> Linear:
 def _triggered(texts: pa.LargeStringArray) -> npt.NDArray[np.uint8]:
     from tollgate.gates import toxicity_kernels as kernels
 
-    return kernels.triggered(*buffers(texts), _classes(), _trigger_pairs())
+    pairs = _trigger_pairs()
+    with PARALLEL_KERNEL:
+        return kernels.triggered(*buffers(texts), _classes(), pairs)
 
 
 @functools.cache

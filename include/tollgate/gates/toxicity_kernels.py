@@ -13,6 +13,7 @@ import numba as nb
 import numpy as np
 
 from tollgate.gates.character_kernels import DIGIT, HANGUL, JAMO, LATIN, OTHER_LETTER, SPACE, decode
+from tollgate.gates.compiled import inner
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     Whole = npt.NDArray[np.int64]
     Real = npt.NDArray[np.float32]
     Weights = npt.NDArray[np.int8]
+    Words = npt.NDArray[np.uint64]
 
 BITS = 19
 """Bits of a feature's number."""
@@ -39,7 +41,7 @@ _PRIME = np.uint64(0x9E3779B97F4A7C15)
 _MIX = np.uint64(0xFF51AFD7ED558CCD)
 
 
-@nb.njit(cache=True)
+@inner
 def _fold(codes: Codes, count: Integer, classes: Bytes) -> Integer:
     """Fold characters in place; returns how many are left. A space is first and last, and line ends are kept as 10."""
     kept = 0
@@ -62,7 +64,7 @@ def _fold(codes: Codes, count: Integer, classes: Bytes) -> Integer:
     return kept
 
 
-@nb.njit(cache=True)
+@inner
 def _passage_end(codes: Codes, start: Integer, count: Integer) -> Integer:
     """Where the passage that begins at ``start`` ends: after a line or a sentence, in a pinch after a word."""
     for place in range(start, count):
@@ -75,10 +77,20 @@ def _passage_end(codes: Codes, start: Integer, count: Integer) -> Integer:
     return count
 
 
-@nb.njit(cache=True)
-def _features(codes: Codes, start: Integer, end: Integer, features: Codes) -> Integer:
-    """Write the numbers of a passage's features; returns how many. A word that comes again adds none."""
-    words = np.empty(_WORDS, np.uint64)
+@inner
+def _is_known(words: Words, known: Integer, digest: np.uint64) -> bool:
+    for place in range(known):  # noqa: SIM110 - numba knows no generators
+        if words[place] == digest:
+            return True
+    return False
+
+
+@inner
+def _features(codes: Codes, start: Integer, end: Integer, words: Words, features: Codes) -> Integer:
+    """Write the numbers of a passage's features; returns how many. A word that comes again adds none.
+
+    ``words`` is room for the digests of as many words as are told from each other.
+    """
     known = 0
     found: Integer = 0
     place = start
@@ -89,16 +101,16 @@ def _features(codes: Codes, start: Integer, end: Integer, features: Codes) -> In
             digest = (digest ^ np.uint64(codes[place])) * _PRIME
             digest ^= digest >> np.uint64(32)
             place += 1
-        if place > first and not np.any(words[:known] == digest):
+        if place > first and not _is_known(words, known, digest):
             found += _word_features(codes, first, place, features[found:])
-            if known < _WORDS:
+            if known < len(words):
                 words[known] = digest
                 known += 1
         place += 1
     return found
 
 
-@nb.njit(cache=True)
+@inner
 def _word_features(codes: Codes, first: Integer, end: Integer, features: Codes) -> Integer:
     """Write the runs of one to four characters of a word and the spaces around it, but for single spaces."""
     found = 0
@@ -137,17 +149,17 @@ def score(offsets: Whole, data: Bytes, classes: Bytes, weights: Weights, terms: 
         longest = 0
         for text in range(first, last):
             longest = max(longest, offsets[text + 1] - offsets[text])
-        codes = np.empty(longest + 1, np.int32)
+        codes, words = np.empty(longest + 1, np.int32), np.empty(_WORDS, np.uint64)
         features = np.empty((longest + 2) * 2 * _NGRAM, np.int32)
         for text in range(first, last):
             count = _fold(codes, decode(data, offsets[text], offsets[text + 1], codes), classes)
-            worst = _worst_passages(codes, count, features, weights, terms)
+            worst = _worst_passages(codes, count, words, features, weights, terms)
             result[0, text], result[1, text], result[2, text] = worst
 
 
-@nb.njit(cache=True)
+@inner
 def _worst_passages(
-    codes: Codes, count: Integer, features: Codes, weights: Weights, terms: Real
+    codes: Codes, count: Integer, words: Words, features: Codes, weights: Weights, terms: Real
 ) -> tuple[float, float, float]:
     """The greatest score among the passages of a text, for each target."""
     first_worst = second_worst = third_worst = -np.inf
@@ -158,7 +170,7 @@ def _worst_passages(
         for code in codes[start:end]:
             syllables += 0xAC00 <= code <= 0xD7A3
         if syllables >= _LEAST_SYLLABLES:
-            found = _features(codes, start, end, features)
+            found = _features(codes, start, end, words, features)
             first = second = third = likeness = np.int64(0)
             for feature in features[:found]:
                 first += weights[feature, 0]
@@ -179,7 +191,7 @@ def _worst_passages(
 def _count_features(offsets: Whole, data: Bytes, classes: Bytes, whole: bool, features: Codes, rows: Whole) -> Integer:
     """Write the features of all passages one after the other, and where each passage's end; returns the passages."""
     longest = np.max(offsets[1:] - offsets[:-1])
-    codes = np.empty(longest + 1, np.int32)
+    codes, words = np.empty(longest + 1, np.int32), np.empty(_WORDS, np.uint64)
     passages = np.int64(0)
     used = np.int64(0)
     for text in range(len(offsets) - 1):
@@ -187,7 +199,7 @@ def _count_features(offsets: Whole, data: Bytes, classes: Bytes, whole: bool, fe
         start: Integer = np.int64(0)
         while start < count:
             end = count if whole else _passage_end(codes, start, count)
-            found = _features(codes, start, end, features[used:])
+            found = _features(codes, start, end, words, features[used:])
             if found:
                 used += found
                 passages += 1
@@ -214,7 +226,7 @@ def passages(offsets: Whole, data: Bytes, classes: Bytes, *, whole: bool) -> tup
     return rows[: count + 1], features[: rows[count]]
 
 
-@nb.njit(cache=True)
+@inner
 def _beginning(codes: Codes, first: Integer, last: Integer, end: Integer) -> Integer:
     """Number of the run from the space before a word to ``last``; of the same run in :func:`_word_features`."""
     value = (np.uint64(codes[last] if last < end else 32) + np.uint64(1)) * _PRIME
@@ -257,7 +269,7 @@ def beginnings(offsets: Whole, data: Bytes, classes: Bytes) -> tuple[Codes, Code
     return rows[:words], found[:words]
 
 
-@nb.njit(cache=True)
+@inner
 def trigger(first: Integer, second: Integer) -> Integer:
     """Number of a pair of characters among the triggers (2 to the power of :data:`TRIGGER_BITS`)."""
     value = (np.uint64(first) * _PRIME ^ np.uint64(second)) * _MIX
@@ -291,7 +303,7 @@ def triggered(offsets: Whole, data: Bytes, classes: Bytes, triggers: Bytes) -> B
     return result
 
 
-@nb.njit(cache=True)
+@inner
 def _has_trigger(codes: Codes, count: Integer, classes: Bytes, triggers: Bytes) -> bool:
     before: Integer = np.int64(0)
     gap = 0

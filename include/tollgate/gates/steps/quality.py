@@ -14,7 +14,7 @@ from tollgate.gates.gate_settings import GateSettings
 from tollgate.gates.results import StageResult
 from tollgate.gates.steps.duplicates import QUALITY_PART
 from tollgate.gates.steps.previews import SAMPLES, preview
-from tollgate.gates.threads import PARALLEL_KERNEL, in_order
+from tollgate.gates.threads import in_order
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -85,8 +85,7 @@ def _worst(batch: pa.RecordBatch, settings: GateSettings) -> tuple[toxicity.Scor
     spoken = ~turns.of("system")
     texts = turns.content.filter(pa.array(spoken))
     starts = np.flatnonzero(np.diff(turns.row[spoken], prepend=-1))
-    with PARALLEL_KERNEL:
-        scores = _scores_of(texts, settings)
+    scores = _scores_of(texts, settings)
     return np.maximum.reduceat(scores[0], starts), np.maximum.reduceat(scores[1], starts)
 
 
