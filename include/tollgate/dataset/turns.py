@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tollgate.dataset.schema import ROLES
+from tollgate.gates.threads import in_order
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -88,11 +89,12 @@ def sides(batches: Iterable[pa.RecordBatch], separator: str) -> tuple[pa.LargeSt
     """The user's and the assistant's side of each dialogue in the ``messages`` of some batches."""
     import pyarrow as pa
 
-    asked, answered = [pa.array([], pa.large_string())], [pa.array([], pa.large_string())]
-    for batch in batches:
+    def of(batch: pa.RecordBatch) -> tuple[pa.LargeStringArray, pa.LargeStringArray]:
         turns = take_apart(batch.column("messages"))
-        asked.append(said_by(turns, "user", separator))
-        answered.append(said_by(turns, "assistant", separator))
+        return said_by(turns, "user", separator), said_by(turns, "assistant", separator)
+
+    none = pa.array([], pa.large_string())
+    asked, answered = zip((none, none), *in_order(of, batches), strict=True)
     return pa.concat_arrays(asked), pa.concat_arrays(answered)
 
 

@@ -53,6 +53,9 @@ PLACE, FOREIGN, TITLE, GIVEN, ORDINARY, REFUSED = 1, 2, 4, 8, 16, 32
 """Which word lists hold a word: places, organisations and other words that are no persons, parts of foreign names,
 titles, given names, ordinary words that look like names, and words that are never reported (but no feature)."""
 
+BEGINNING = 64
+"""Said of what begins a longer word of a list that texts are marked by."""
+
 RARE_SURNAME, SURNAME, FIRST, SECOND = 1, 2, 4, 8
 """What a syllable is in Korean names: a rare or frequent surname, the first or second syllable of given names."""
 
@@ -216,12 +219,16 @@ def _mark_run(
         for length in range(1, min(_LONGEST_WORD, end - begin) + 1):
             key = _mix(key, np.uint64(codes[begin + length - 1]))
             lists = _listed(key, lexicon, listed)
+            if lists == 0:
+                break
             if lists & (PLACE | ORDINARY):
                 place = length
             if lists & FOREIGN:
                 foreign = length
             if lists & TITLE and begin == start:
                 title = length
+            if not lists & BEGINNING:
+                break
         for offset in range(place):
             marks[begin + offset] |= np.uint8(1 if offset + 1 < place else 2)
         for offset in range(foreign):
@@ -304,6 +311,8 @@ def _mark(codes: Codes, count: Integer, known: Known, wanted: Bytes, room: Marks
                 titles[place] = 1 if rest == 0 else 2 if rest <= 4 else 0
             if is_wanted and entries[place] == 0:
                 _mark_entry(codes, count, place, kind, dictionary, says, entries, ends)
+        if not (wanted[place] or wanted[place - 1 if place else 0] or wanted[min(place + 1, count - 1)]):
+            continue  # features look no further
         if place + 1 < count and kind[codes[place + 1]] == _HANGUL:
             pair = _mix(_mix(_EMPTY, np.uint64(codes[place])), np.uint64(codes[place + 1]))
             if _listed(pair, lexicon, listed) & GIVEN:

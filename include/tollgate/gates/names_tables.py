@@ -70,6 +70,7 @@ def tables(banned: Collection[str] = (), *, shipped: bool = False, unlisted: Col
     lexicon = np.zeros(1 << kernels.LEXICON_BITS, np.int32)
     listed = np.zeros(1 << kernels.LEXICON_BITS, np.uint8)
     mistaken = [("mistaken_words", kernels.REFUSED)] if shipped else []
+    marking = {kernels.PLACE, kernels.FOREIGN, kernels.TITLE, kernels.ORDINARY}
     for name, word_list in (
         ("places", kernels.PLACE),
         ("organisations", kernels.PLACE),
@@ -82,8 +83,11 @@ def tables(banned: Collection[str] = (), *, shipped: bool = False, unlisted: Col
         *mistaken,
     ):
         for word in words(name):
-            if word not in banned:
-                kernels.add_word(np.uint64(key_of(word)), np.uint8(word_list), lexicon, listed)
+            if word in banned:
+                continue
+            kernels.add_word(np.uint64(key_of(word)), np.uint8(word_list), lexicon, listed)
+            for length in range(1, len(word) if word_list in marking else 0):
+                kernels.add_word(np.uint64(key_of(word[:length])), np.uint8(kernels.BEGINNING), lexicon, listed)
     return Tables(kernels.kinds(), _syllables(), lexicon, listed, *_dictionary(unlisted))
 
 
