@@ -13,6 +13,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,6 +115,40 @@ class DatasetVersion(BaseModel):
         return orjson.loads((self.folder / "report.json").read_bytes())
 
 
+@dataclass(frozen=True)
+class Draft:
+    """Rows that are about to become a version.
+
+    Attributes:
+        content_hash: What :func:`content_hash` says of them.
+        files: The rows of each part as a Parquet file, which the version takes over.
+    """
+
+    content_hash: str
+    files: Mapping[Split, Path]
+
+
+def draft(
+    parts: Mapping[Split, pl.DataFrame], gate_settings: Mapping[str, Any], sources: Sequence[Source], folder: Path
+) -> Draft:
+    """Do what takes long in :func:`write` beforehand, while something else is decided.
+
+    Args:
+        parts: As in :func:`write`, like the next two.
+        gate_settings: Settings of the gates.
+        sources: The files that the rows come from.
+        folder: Where to put the files, on the disk of the datasets.
+    """
+    return Draft(content_hash(parts, gate_settings, sources), _write_rows(parts, folder))
+
+
+def _write_rows(parts: Mapping[Split, pl.DataFrame], folder: Path) -> dict[Split, Path]:
+    files = {part: folder / f"{part}.parquet" for part in SPLITS}
+    for part, path in files.items():
+        parts[part].select(COLUMNS).write_parquet(path, compression_level=1)
+    return files
+
+
 def content_hash(
     parts: Mapping[Split, pl.DataFrame], gate_settings: Mapping[str, Any], sources: Sequence[Source]
 ) -> str:
@@ -160,6 +195,7 @@ def write(
     report: Mapping[str, Any],
     attachments: Sequence[Path] = (),
     root: Path | None = None,
+    drafted: Draft | None = None,
 ) -> DatasetVersion:
     """Write the next version of a dataset, or find the one with the same content.
 
@@ -172,14 +208,15 @@ def write(
         report: What goes into ``report.json``, together with the manifest as ``version``, and is shown as a page.
         attachments: Files and folders to keep with the version.
         root: Folder of all datasets; the settings' unless told.
+        drafted: What :func:`draft` made of the same rows, settings and sources, if it was called already.
 
     Raises:
         BadInputError: The name can't be a folder's.
     """
     check_name(name)
-    digest = content_hash(parts, gate_settings, sources)
     folder = (root or process_settings().datasets) / name
     folder.mkdir(parents=True, exist_ok=True)
+    digest = drafted.content_hash if drafted else content_hash(parts, gate_settings, sources)
     with locked(folder):
         existing = list_versions(name, root)
         for version in existing:
@@ -201,7 +238,8 @@ def write(
         with tempfile.TemporaryDirectory(prefix=".report-", dir=folder) as scratch:
             page = Path(scratch) / REPORT_PAGE
             page.write_text(render(whole), encoding="utf-8")
-            return _place(folder, manifest, parts, whole, [*attachments, page])
+            files = drafted.files if drafted else _write_rows(parts, Path(scratch))
+            return _place(folder, manifest, [*files.values(), page], attachments, whole)
 
 
 def _mean_quality(parts: Mapping[Split, pl.DataFrame]) -> float | None:
@@ -214,15 +252,16 @@ def _mean_quality(parts: Mapping[Split, pl.DataFrame]) -> float | None:
 def _place(
     folder: Path,
     manifest: Manifest,
-    parts: Mapping[Split, pl.DataFrame],
-    report: Mapping[str, Any],
+    files: Sequence[Path],
     attachments: Sequence[Path],
+    report: Mapping[str, Any],
 ) -> DatasetVersion:
+    """Put a version together and in its place: files are moved there, attachments copied."""
     temporary = folder / ".writing"  # one writer at a time holds the lock: what is there was left by a killed one
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
-    for part in SPLITS:
-        parts[part].select(COLUMNS).write_parquet(temporary / f"{part}.parquet", compression_level=1)
+    for path in files:
+        shutil.move(path, temporary / path.name)
     for path in attachments:
         copy = shutil.copytree if path.is_dir() else shutil.copyfile
         copy(path, temporary / path.name)

@@ -103,6 +103,9 @@ def are_in_nfc(data: Bytes, characters: Bytes) -> bool:
         if byte < 0x80:
             place += 1
             continue
+        if byte == 0xEB or byte == 0xEC:  # U+B000 to U+CFFF: two syllables of Hangul in three
+            place += 3
+            continue
         if byte < 0xE0:
             code = (byte & 0x1F) << 6 | (np.int32(data[place + 1]) & 0x3F)
             place += 2

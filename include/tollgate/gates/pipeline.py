@@ -11,10 +11,12 @@ personal data.
 
 from __future__ import annotations
 
+import gc
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -56,6 +58,7 @@ __all__ = [
     "write_version",
 ]
 
+_DRAFT = "draft"
 _LARGE = 16 << 20  # bytes of a source from which on it pays to do other work while reading
 
 Progress = Callable[[Stage, StageResult | None], None]
@@ -77,16 +80,24 @@ STEPS: dict[Stage, Step] = {
 
 @dataclass(frozen=True)
 class Gathered:
-    """What a version is made of: the rows of each part, and their statistics."""
+    """What a version is made of: the rows of each part, their statistics, and a draft of the version."""
 
     parts: dict[Split, pl.DataFrame]
     statistics: dict[str, Any]
+    draft: versions.Draft
 
 
-def gather(workdir: Path) -> Gathered:
-    """Read the rows that the step ``split`` left, with their texts, and describe them."""
+def gather(workdir: Path, settings: GateSettings) -> Gathered:
+    """Read the rows that the step ``split`` left, with their texts; describe them, and draft a version."""
     parts = _parts(workdir)
-    return Gathered(parts, statistics.describe(parts))
+    folder = workdir / _DRAFT
+    folder.mkdir(exist_ok=True)
+    draft = versions.draft(parts, settings.model_dump(mode="json"), _sources(workdir), folder)
+    return Gathered(parts, statistics.describe(parts), draft)
+
+
+def _sources(workdir: Path) -> list[Source]:
+    return [Source.model_validate(workfolder.read_result(workdir, "ingest").details["source"])]
 
 
 def write_version(
@@ -104,14 +115,14 @@ def write_version(
     Returns:
         The new version, or the one there already with the same content.
     """
-    gathered = gathered or gather(workdir)
+    gathered = gathered or gather(workdir, settings)
     results = [workfolder.read_result(workdir, stage) for stage in STAGES]
     summary = summarise(results)
-    return versions.write(
+    version = versions.write(
         name,
         gathered.parts,
         gate_settings=settings.model_dump(mode="json"),
-        sources=[Source.model_validate(results[0].details["source"])],
+        sources=_sources(workdir),
         counts=summary,
         report={
             **summary,
@@ -121,7 +132,10 @@ def write_version(
         },
         attachments=[workdir / "quarantine.jsonl", workdir / "contract.json", workdir / "data_docs"],
         root=root,
+        drafted=gathered.draft,
     )
+    shutil.rmtree(workdir / _DRAFT)  # still full where the same content was there already
+    return version
 
 
 def _parts(workdir: Path) -> dict[Split, pl.DataFrame]:
@@ -142,6 +156,17 @@ def _parts(workdir: Path) -> dict[Split, pl.DataFrame]:
         texts = pl.DataFrame(pa.Table.from_batches(batches, schema))
         parts[part] = chosen.hstack(texts.get_columns()).select(versions.COLUMNS)
     return parts
+
+
+@contextmanager
+def _collecting_seldom() -> Generator[None]:
+    """Have Python look for garbage in cycles a hundred times less often: of all that libraries hold, none is any."""
+    often = gc.get_threshold()
+    gc.set_threshold(100 * often[0], *often[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*often)
 
 
 def prepare(
@@ -174,19 +199,21 @@ def prepare(
     folder = root or process_settings().datasets
     folder.mkdir(parents=True, exist_ok=True)
     gathering: Future[Gathered] | None = None
-    with tempfile.TemporaryDirectory(prefix=".preparing-", dir=folder) as temporary, ExitStack() as stack:
+    with ExitStack() as stack:
+        stack.enter_context(_collecting_seldom())
+        temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix=".preparing-", dir=folder))
         workdir, steps = Path(temporary), dict(STEPS)
         read = partial(ingest, source.absolute(), root=root)
         large = source.stat().st_size >= _LARGE
         if large:  # reading leaves a core idle
             ahead = stack.enter_context(MaskingAhead(workdir, chosen))
-            read = partial(read, also=ahead.put)
+            read = partial(read, to=ahead.put)
             steps["personal_data"] = lambda _workdir, _settings: ahead.finish()
             steps["contract"] = partial(check_contract, judge=stack.enter_context(judge_process()))
         every: dict[Stage, Step] = {"ingest": read, **steps}
         for stage, step in every.items():
             tell(stage, None)
             if stage == "contract" and large:  # its judge leaves a core idle
-                gathering = stack.enter_context(ThreadPoolExecutor(1)).submit(gather, workdir)
+                gathering = stack.enter_context(ThreadPoolExecutor(1)).submit(gather, workdir, chosen)
             tell(stage, step(workdir, chosen))
         return write_version(name, workdir, chosen, root, gathering.result() if gathering else None)

@@ -280,7 +280,7 @@ def test_masking_ahead_tells_its_error(faulty_source: Path, tmp_path: Path) -> N
     (workdir / "personal_data.arrow.writing").mkdir()  # the thread can't write
     with pytest.raises(OSError, match="personal_data"), MaskingAhead(workdir, settings) as ahead:
         for _ in range(5):
-            pipeline.ingest(faulty_source, workdir, settings, also=ahead.put)
+            pipeline.ingest(faulty_source, workdir, settings, to=ahead.put)
 
 
 def test_a_row_is_dropped_for_what_rows_are_dropped_for(tmp_path: Path) -> None:

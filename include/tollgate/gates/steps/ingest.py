@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ def ingest(
     workdir: Path,
     settings: GateSettings,
     root: Path | None = None,
-    also: Callable[[pa.RecordBatch], None] | None = None,
+    to: Callable[[pa.RecordBatch], None] | None = None,
 ) -> StageResult:
     """Read a source into rows; what can't be read goes to ``quarantine.jsonl`` with its line, field and reason.
 
@@ -36,7 +37,7 @@ def ingest(
         workdir: The run's work folder, made if it isn't there.
         settings: What the gates look for.
         root: Folder of all datasets; the process's unless told.
-        also: Handed each batch of rows that was written.
+        to: Takes each batch of rows; they are left in the work folder for the next step unless told.
 
     Raises:
         BadInputError: The source can't be read, holds no row, or more of its rows are broken than the settings allow;
@@ -45,7 +46,11 @@ def ingest(
     pii.check_installed(settings.personal_data_settings())
     named = _named_by(settings, root)
     workfolder.make(workdir)
-    good, problems = _read(source, workdir, settings, also or (lambda _batch: None))
+    with ExitStack() as stack:
+        put = to or stack.enter_context(workfolder.rows_writer(workdir, "ingest"))
+        good, problems = _read(source, settings, put)
+    quarantine = "".join(f"{problem.model_dump_json()}\n" for problem in problems)
+    workfolder.write_text(workdir / "quarantine.jsonl", quarantine)
     _check_share(source, good, problems, settings.max_broken_share)
     details = {"source": _source(source).model_dump(), **named}
     return workfolder.finish(
@@ -79,20 +84,13 @@ def _source(path: Path) -> Source:
     return Source(path=str(path), sha256=readers.sha256(path), size=path.stat().st_size)
 
 
-def _read(
-    source: Path, workdir: Path, settings: GateSettings, also: Callable[[pa.RecordBatch], None]
-) -> tuple[int, list[RowProblem]]:
-    """Stream the rows into the work folder; returns how many are good, and what is wrong with the others."""
+def _read(source: Path, settings: GateSettings, put: Callable[[pa.RecordBatch], None]) -> tuple[int, list[RowProblem]]:
+    """Hand the rows on as they are read; returns how many are good, and what is wrong with the others."""
     good, problems = 0, list[RowProblem]()
-    with workfolder.rows_writer(workdir, "ingest") as write:
-        for batch in readers.read_batches(source, settings.fields):
-            rows = _with_source(batch.rows, source.name)
-            write(rows)
-            also(rows)
-            good += batch.rows.num_rows
-            problems += batch.problems
-    quarantine = "".join(f"{problem.model_dump_json()}\n" for problem in problems)
-    workfolder.write_text(workdir / "quarantine.jsonl", quarantine)
+    for batch in readers.read_batches(source, settings.fields):
+        put(_with_source(batch.rows, source.name))
+        good += batch.rows.num_rows
+        problems += batch.problems
     return good, problems
 
 

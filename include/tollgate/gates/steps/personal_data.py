@@ -72,9 +72,11 @@ def mask_personal_data(workdir: Path, settings: GateSettings) -> StageResult:
 class MaskingAhead:
     """Masks in a thread what is handed to it while the step before still reads: the two share two cores.
 
+    The rows as they were read are then nowhere but in memory.
+
     Usage:
         with MaskingAhead(workdir, settings) as ahead:
-            ingest(source, workdir, settings, also=ahead.put)
+            ingest(source, workdir, settings, to=ahead.put)
             result = ahead.finish()
     """
 
