@@ -60,7 +60,7 @@ _LEAST_SENTENCE = 5  # characters of a sentence that must not come again; "네."
 _PHRASE_WITHIN = 400  # characters of an answer within which a refusal is looked for
 _NAME = 20  # letters of an answer that may be a name or a category, of which no sentence is asked
 _BLOCKS = 64  # pieces of a column, more than there are threads, so that long rows in one piece do not hold up the rest
-_SET_BITS = 12
+_LEAST_SET_BITS, _SET_BITS = 6, 12
 _SET_SIZE = 1 << _SET_BITS
 _PROBES = 64
 
@@ -90,10 +90,13 @@ class Tables(NamedTuple):
 
 
 class _Set(NamedTuple):
-    """A set of numbers that is empty for every new stamp."""
+    """A set of numbers that is empty for every new stamp.
 
-    stamps: Whole
-    values: Whole
+    Of a short row it uses few of its places, so that they stay in the nearest cache.
+    """
+
+    entries: Whole  # stamp and value (2 to the power of _SET_BITS, 2)
+    bits: Whole  # how many places the row uses, as a power of two (1)
 
 
 class _Scratch(NamedTuple):
@@ -115,12 +118,14 @@ class _Scratch(NamedTuple):
 @inner
 def _slot(members: _Set, stamp: Integer, value: Integer) -> Integer:
     """Where a value is, or would be put; -1 where the set is too full to tell."""
-    slot = np.int64((np.uint64(value) * _PRIME) >> np.uint64(64 - _SET_BITS))
+    entries, bits = members.entries, np.uint64(members.bits[0])
+    last = (np.uint64(1) << bits) - np.uint64(1)
+    slot = (np.uint64(value) * _PRIME) >> (np.uint64(64) - bits)
     for _ in range(_PROBES):
-        if members.stamps[slot] != stamp or members.values[slot] == value:
-            return slot
-        slot = (slot + 1) & (_SET_SIZE - 1)
-    return -1
+        if entries[slot, 0] != stamp or entries[slot, 1] == value:
+            return np.int64(slot)
+        slot = (slot + np.uint64(1)) & last
+    return np.int64(-1)
 
 
 @inner
@@ -129,16 +134,25 @@ def _add(members: _Set, stamp: Integer, value: Integer) -> bool:
     slot = _slot(members, stamp, value)
     if slot < 0:
         return True
-    new = members.stamps[slot] != stamp
-    members.stamps[slot] = stamp
-    members.values[slot] = value
-    return new
+    new = members.entries[slot, 0] != stamp
+    members.entries[slot, 0] = stamp
+    members.entries[slot, 1] = value
+    return bool(new)
 
 
 @inner
 def _contains(members: _Set, stamp: Integer, value: Integer) -> bool:
     slot = _slot(members, stamp, value)
-    return bool(slot >= 0 and members.stamps[slot] == stamp)
+    return bool(slot >= 0 and members.entries[slot, 0] == stamp)
+
+
+@inner
+def _bits_for(length: Integer) -> Integer:
+    """Bits of a set's places that are at least twice as many as a row has bytes, as far as sets are that large."""
+    bits = _LEAST_SET_BITS
+    while bits < _SET_BITS and 1 << bits < 2 * length:
+        bits += 1
+    return bits
 
 
 @inner
@@ -319,13 +333,13 @@ def _count_runs(scratch: _Scratch, length: Integer) -> Integer:
             slot = _slot(seen, stamp, run)
             if slot < 0:
                 continue
-            if seen.stamps[slot] == stamp:
+            if seen.entries[slot, 0] == stamp:
                 distance = place - scratch.places[slot]
                 if distance <= _LONGEST_UNIT:
                     periods |= 1 << distance
             else:
-                seen.stamps[slot] = stamp
-                seen.values[slot] = run
+                seen.entries[slot, 0] = stamp
+                seen.entries[slot, 1] = run
                 new += 1
             scratch.places[slot] = place
     scratch.tally[_NEW] += new
@@ -469,6 +483,7 @@ def _measure_row(
     out[:] = 0
     out[SHORTEST_QUESTION] = out[SHORTEST_ANSWER] = out[REFUSED] = -1
     out[ENDING] = 2
+    scratch.topics.bits[0] = _bits_for(asked[1] - asked[0] + answered[1] - answered[0])  # the same array in all sets
     topics = _new_stamp(scratch)
     _measure_side(question_data, asked[0], asked[1], False, topics, tables, scratch, out)
     _measure_side(answer_data, answered[0], answered[1], True, topics, tables, scratch, out)
@@ -477,15 +492,16 @@ def _measure_row(
 
 @nb.njit(cache=True)
 def _new_scratch(longest: Integer) -> _Scratch:
+    bits = np.zeros(1, np.int64)
     return _Scratch(
         np.empty(longest + 1, np.int32),
         np.empty(longest + 1, np.uint8),
         np.empty(longest + 1, np.int32),
         np.empty(longest + 1, np.uint8),
         np.empty(longest + 1, np.uint8),
-        _Set(np.zeros(_SET_SIZE, np.int64), np.empty(_SET_SIZE, np.int64)),
-        _Set(np.zeros(_SET_SIZE, np.int64), np.empty(_SET_SIZE, np.int64)),
-        _Set(np.zeros(_SET_SIZE, np.int64), np.empty(_SET_SIZE, np.int64)),
+        _Set(np.zeros((_SET_SIZE, 2), np.int64), bits),
+        _Set(np.zeros((_SET_SIZE, 2), np.int64), bits),
+        _Set(np.zeros((_SET_SIZE, 2), np.int64), bits),
         np.empty(_SET_SIZE, np.int64),
         np.zeros(1, np.int64),
         np.zeros(12, np.int64),

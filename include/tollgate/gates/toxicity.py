@@ -180,11 +180,13 @@ def _raw(texts: pa.LargeStringArray, scorers: tuple[Scorer, Scorer, Scorer]) -> 
 
 
 @functools.lru_cache(maxsize=4)
-def _tables(scorers: tuple[Scorer, Scorer, Scorer]) -> tuple[npt.NDArray[np.int8], Scores]:
+def _tables(scorers: tuple[Scorer, Scorer, Scorer]) -> tuple[npt.NDArray[np.uint32], Scores]:
     """Weights and terms of scorers as the kernel takes them."""
+    from tollgate.gates.toxicity_kernels import packed
+
     parts = (*(one.target for one in scorers), scorers[0].likeness)
     terms = [term for part in parts for term in (part.scale, part.intercept)]
-    weights = np.column_stack([part.weights for part in parts])
+    weights = packed(np.column_stack([part.weights for part in parts]))
     return weights, np.array([*terms, _UNLIKENESS_SLOPE, _ALIKE], np.float32)
 
 

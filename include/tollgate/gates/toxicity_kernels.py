@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     Whole = npt.NDArray[np.int64]
     Real = npt.NDArray[np.float32]
     Weights = npt.NDArray[np.int8]
+    Packed = npt.NDArray[np.uint32]
     Words = npt.NDArray[np.uint64]
 
 BITS = 19
@@ -37,8 +38,16 @@ _LEAST_SYLLABLES = 2  # of a passage that is judged: signs alone say nothing, an
 _GAP = 4  # signs that may stand between two syllables of a disguised word
 _WORDS = 128  # of a passage that are told from each other
 _BLOCKS = 64
+_HALVES = np.uint32(0x00FF00FF)
+_HALF_HOLDS = 256  # bytes whose sum fits into 16 bits
+_SHIFT = 128
 _PRIME = np.uint64(0x9E3779B97F4A7C15)
 _MIX = np.uint64(0xFF51AFD7ED558CCD)
+
+
+def packed(weights: Weights) -> Packed:
+    """Four weights of each feature (n, 4), each plus 128, as the bytes of one number (n,)."""
+    return (weights.astype(np.int16) + _SHIFT).astype(np.uint8).view("<u4").ravel()
 
 
 @inner
@@ -127,7 +136,7 @@ def _word_features(codes: Codes, first: Integer, end: Integer, features: Codes) 
 
 
 @nb.njit(cache=True, parallel=True, nogil=True)
-def score(offsets: Whole, data: Bytes, classes: Bytes, weights: Weights, terms: Real, result: Real) -> None:
+def score(offsets: Whole, data: Bytes, classes: Bytes, weights: Packed, terms: Real, result: Real) -> None:
     """Score every text by its worst passage, for three targets at once.
 
     A passage's sums are its features' weights, over the root of the number of features, times a scale, plus an
@@ -138,7 +147,8 @@ def score(offsets: Whole, data: Bytes, classes: Bytes, weights: Weights, terms: 
         offsets: Offsets of the texts (n + 1).
         data: Their bytes, valid UTF-8.
         classes: Class of each character, of :func:`~tollgate.gates.character_kernels.character_classes`.
-        weights: The weights of each feature (2 to the power of :data:`BITS`, 4): the targets' and the likeness's.
+        weights: The weights of each feature (2 to the power of :data:`BITS`), as :func:`packed`: the targets' and
+            the likeness's.
         terms: Scale and intercept of each of these, slope and least (10).
         result: For each target and text (3, n) the greatest score of the text's passages is written here; minus
             infinity for a text without words.
@@ -158,8 +168,29 @@ def score(offsets: Whole, data: Bytes, classes: Bytes, weights: Weights, terms: 
 
 
 @inner
+def _sums(features: Codes, count: Integer, weights: Packed) -> tuple[Integer, Integer, Integer, Integer]:
+    """The sum of each of the four weights over the features of a passage; two at a time, in halves of 32 bits."""
+    first = second = third = fourth = np.int64(0)
+    begin: Integer = np.int64(0)
+    while begin < count:
+        end = min(count, begin + _HALF_HOLDS)
+        even, odd = np.uint32(0), np.uint32(0)
+        for place in range(begin, end):
+            packed = weights[np.uint32(features[place])]
+            even += packed & _HALVES
+            odd += (packed >> np.uint32(8)) & _HALVES
+        shift = _SHIFT * (end - begin)
+        first += np.int64(even & np.uint32(0xFFFF)) - shift
+        second += np.int64(odd & np.uint32(0xFFFF)) - shift
+        third += np.int64(even >> np.uint32(16)) - shift
+        fourth += np.int64(odd >> np.uint32(16)) - shift
+        begin = end
+    return first, second, third, fourth
+
+
+@inner
 def _worst_passages(
-    codes: Codes, count: Integer, words: Words, features: Codes, weights: Weights, terms: Real
+    codes: Codes, count: Integer, words: Words, features: Codes, weights: Packed, terms: Real
 ) -> tuple[float, float, float]:
     """The greatest score among the passages of a text, for each target."""
     first_worst = second_worst = third_worst = -np.inf
@@ -171,12 +202,7 @@ def _worst_passages(
             syllables += 0xAC00 <= code <= 0xD7A3
         if syllables >= _LEAST_SYLLABLES:
             found = _features(codes, start, end, words, features)
-            first = second = third = likeness = np.int64(0)
-            for feature in features[:found]:
-                first += weights[feature, 0]
-                second += weights[feature, 1]
-                third += weights[feature, 2]
-                likeness += weights[feature, 3]
+            first, second, third, likeness = _sums(features, found, weights)
             root = np.sqrt(found)
             alike = terms[6] * likeness / root + terms[7]
             unlike = terms[8] * min(0.0, alike - terms[9])
