@@ -85,6 +85,7 @@ _EMPTY = np.uint64(0)
 _HANGUL, _DIGIT, _SPACE, _LATIN, _HANJA, _JAMO, _SIGN = range(1, 8)
 _FINALS = 28
 _FIRST_SYLLABLE = 0xAC00
+_SPACE_CODE = 32
 _LANES = np.uint32(0x00FF00FF)
 _BIAS = 128
 _IMPOSSIBLE = np.float32(-1e9)
@@ -288,35 +289,73 @@ def _mark_entry(
 
 
 @inner
-def _mark(codes: Codes, count: Integer, known: Known, wanted: Bytes, room: Marks) -> None:
-    """Mark what word lists say of characters and of words (titles), and the dictionary of wanted ones."""
-    kind, _, lexicon, listed, dictionary, says = known
-    marks, titles, entries, ends = room
-    for place in range(count + 1):
-        marks[place] = titles[place] = entries[place] = ends[place] = 0
-    run = 0
-    for place in range(count):
-        if kind[codes[place]] != _HANGUL:
-            run = place + 1
-            continue
-        if place == run:
-            end = place
-            is_wanted = False
-            while end < count and kind[codes[end]] == _HANGUL:
-                is_wanted |= wanted[end] != 0
-                end += 1
-            title, _ = _mark_run(codes, place, end, lexicon, listed, marks)
-            if title:
-                rest = end - place - title
-                titles[place] = 1 if rest == 0 else 2 if rest <= 4 else 0
-            if is_wanted and entries[place] == 0:
-                _mark_entry(codes, count, place, kind, dictionary, says, entries, ends)
-        if not (wanted[place] or wanted[place - 1 if place else 0] or wanted[min(place + 1, count - 1)]):
-            continue  # features look no further
-        if place + 1 < count and kind[codes[place + 1]] == _HANGUL:
+def _mark_title(codes: Codes, count: Integer, start: Integer, known: Known, room: Marks) -> Integer:
+    """Mark what word lists say of the run of Hangul that begins at ``start``; returns where it ends."""
+    kind, lexicon, listed = known[0], known[2], known[3]
+    marks, titles = room[0], room[1]
+    end = start
+    while end < count and kind[codes[end]] == _HANGUL:
+        end += 1
+    if end > start:
+        title, _ = _mark_run(codes, start, end, lexicon, listed, marks)
+        if title:
+            rest = end - start - title
+            titles[start] = 1 if rest == 0 else 2 if rest <= 4 else 0
+    return end
+
+
+@inner
+def _mark_word(
+    codes: Codes, count: Integer, start: Integer, end: Integer, known: Known, wanted: Bytes, room: Marks
+) -> None:
+    """Mark what word lists say of the runs of Hangul in a word, and the dictionary of those with wanted characters."""
+    kind, lexicon, listed, dictionary, says = known[0], known[2], known[3], known[4], known[5]
+    marks, entries, ends = room[0], room[2], room[3]
+    run: Integer = start
+    while run < end:
+        stop = _mark_title(codes, count, run, known, room)
+        is_wanted = False
+        for place in range(run, stop):
+            is_wanted |= wanted[place] != 0
+        if is_wanted and entries[run] == 0:
+            _mark_entry(codes, count, run, kind, dictionary, says, entries, ends)
+        for place in range(run, stop - 1):
             pair = _mix(_mix(_EMPTY, np.uint64(codes[place])), np.uint64(codes[place + 1]))
             if _listed(pair, lexicon, listed) & GIVEN:
                 marks[place] |= np.uint8(16)
+        run = stop + 1
+
+
+@inner
+def _mark(codes: Codes, count: Integer, known: Known, wanted: Bytes, room: Marks) -> None:
+    """Mark words with wanted characters, and whether the words before and behind these begin with a title.
+
+    Features look no further.
+    """
+    marks, titles, entries, ends = room
+    for place in range(count + 1):
+        marks[place] = titles[place] = entries[place] = ends[place] = 0
+    before: Integer = -1  # where the word before begins, if its title is not marked yet
+    was_wanted = False
+    start: Integer = 0
+    while start < count:
+        if codes[start] == _SPACE_CODE:
+            start += 1
+            continue
+        end = start
+        is_wanted = False
+        while end < count and codes[end] != _SPACE_CODE:
+            is_wanted |= wanted[end] != 0
+            end += 1
+        if is_wanted:
+            if before >= 0:
+                _mark_title(codes, count, before, known, room)
+            _mark_word(codes, count, start, end, known, wanted, room)
+        elif was_wanted:
+            _mark_title(codes, count, start, known, room)
+        before = -1 if is_wanted or was_wanted else start
+        was_wanted = is_wanted
+        start = end
 
 
 @nb.njit(inline="always")

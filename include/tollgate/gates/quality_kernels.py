@@ -244,9 +244,8 @@ def _compact(scratch: _Scratch, count: Integer) -> tuple[Integer, Integer]:
     Of a sign in a row only the first three count: laughter ("ㅋㅋㅋㅋㅋㅋ") does not outweigh the words before it.
     """
     tally, bare = scratch.tally, scratch.bare
-    length = 0
-    letters = 0
-    run = 0
+    length = letters = run = 0
+    hangul = foreign = visible = jamo = 0
     for place in range(count):
         kind = scratch.kinds[place]
         if kind == SPACE:
@@ -259,12 +258,16 @@ def _compact(scratch: _Scratch, count: Integer) -> tuple[Integer, Integer]:
         scratch.worded[length] = letter
         length += 1
         letters += letter or kind == DIGIT
-        tally[_HANGUL] += kind == HANGUL
-        tally[_FOREIGN] += kind in (LATIN, OTHER_LETTER, WESTERN)
+        hangul += kind == HANGUL
+        foreign += kind in (LATIN, OTHER_LETTER, WESTERN)
         if letter or kind == DIGIT or run <= 3:
-            tally[_VISIBLE] += 1
-            tally[_JAMO] += kind == JAMO
+            visible += 1
+            jamo += kind == JAMO
     tally[_LETTERS] += letters
+    tally[_HANGUL] += hangul
+    tally[_FOREIGN] += foreign
+    tally[_VISIBLE] += visible
+    tally[_JAMO] += jamo
     return length, letters
 
 
