@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     Bytes = npt.NDArray[np.uint8]
     Codes = npt.NDArray[np.int32]
+    Whole = npt.NDArray[np.int64]
     Integer = int | np.signedinteger[Any]
 
 TURN = 0x1E
@@ -61,6 +62,15 @@ def character_classes() -> Bytes:
     ):
         classes[start:end] = kind
     return classes
+
+
+@inner
+def longest_text(offsets: Whole, first: Integer, last: Integer) -> Integer:
+    """Bytes of the longest of some texts of a column, from the first one up to the last, which is not looked at."""
+    longest: Integer = 0
+    for text in range(first, last):
+        longest = max(longest, offsets[text + 1] - offsets[text])
+    return longest
 
 
 @cache

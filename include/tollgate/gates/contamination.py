@@ -18,6 +18,7 @@ import numpy as np
 from tollgate.gates import dedup
 from tollgate.gates.quality import TURN
 from tollgate.gates.text_buffers import buffers, text_column
+from tollgate.gates.threads import in_parts
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -106,7 +107,10 @@ def _overlaps(texts: pa.LargeStringArray, wanted: pa.LargeStringArray) -> Real:
 
     classes = character_classes()
     anchors = kernels.build(*buffers(wanted), classes)
-    return kernels.overlaps(*buffers(texts), classes, anchors, RUN)
+    found = np.zeros(len(texts), np.float32)
+    known = (*buffers(texts), classes, anchors, RUN)
+    in_parts(len(texts), lambda first, last: kernels.overlaps(*known, first, last, found))
+    return found
 
 
 def _turns(side: pa.LargeStringArray) -> tuple[pa.LargeStringArray, Whole]:
@@ -125,11 +129,13 @@ def _likeness(turns: pa.LargeStringArray, row: Whole, rows: int, wanted: pa.Larg
 
     from tollgate.gates import contamination_kernels as kernels
 
-    share = kernels.known_share(*buffers(turns), kernels.grams(*buffers(wanted)))
+    share = np.zeros(len(turns), np.float32)
+    known = (*buffers(turns), kernels.grams(*buffers(wanted)))
+    in_parts(len(turns), lambda first, last: kernels.known_share(*known, first, last, share))
     # Runs that come more than once weigh in a share, not in a set: a margin keeps what may still reach the threshold.
     maybe = np.flatnonzero(share >= _SHARE_MARGIN * threshold)
     likeness = np.zeros(rows, np.float32)
     if len(maybe):
-        known = dedup.find_known(turns.take(pa.array(maybe)), None, wanted, None, threshold)
-        np.maximum.at(likeness, row[maybe[known.row]], known.jaccard)
+        near = dedup.find_known(turns.take(pa.array(maybe)), None, wanted, None, threshold)
+        np.maximum.at(likeness, row[maybe[near.row]], near.jaccard)
     return likeness

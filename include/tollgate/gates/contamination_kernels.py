@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numba as nb
 import numpy as np
 
-from tollgate.gates.character_kernels import DIGIT, HANGUL, JAMO, LATIN, OTHER_LETTER, WESTERN, decode
+from tollgate.gates.character_kernels import DIGIT, HANGUL, JAMO, LATIN, OTHER_LETTER, WESTERN, decode, longest_text
 from tollgate.gates.compiled import inner
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ ANCHOR = 20
 """Characters of an anchor: the least that a test text must have to be looked for inside others."""
 
 _STRIDE = 16
-_BLOCKS = 64
 _BASE = np.uint64(0x5851F42D4C957F2D)
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _LAST = np.uint64(pow(0x5851F42D4C957F2D, ANCHOR - 1, 1 << 64))
@@ -167,9 +166,12 @@ def _overlap(codes: Codes, count: Integer, anchors: Anchors, least: Integer) -> 
     return best
 
 
-@nb.njit(cache=True, parallel=True, nogil=True)
-def overlaps(offsets: Whole, data: Bytes, classes: Bytes, anchors: Anchors, least: Integer) -> Real:
-    """How much of a test text each text holds.
+@nb.njit(cache=True, nogil=True)
+def overlaps(
+    offsets: Whole, data: Bytes, classes: Bytes, anchors: Anchors, least: Integer, first: Integer, last: Integer,
+    result: Real,
+) -> None:  # fmt: skip
+    """How much of a test text each of some texts holds.
 
     Args:
         offsets: Offsets of the texts (n + 1).
@@ -177,22 +179,14 @@ def overlaps(offsets: Whole, data: Bytes, classes: Bytes, anchors: Anchors, leas
         classes: As in :func:`build`.
         anchors: The test set.
         least: Letters and digits of a shared run that counts (35 or more); of a shorter test text, all of it.
-
-    Returns:
-        For each text (n,) the greatest share of a test text that is a run of it, 0 to 1.
+        first: The first text to look at.
+        last: The text to stop before.
+        result: Gets for each of the texts (n) the greatest share of a test text that is a run of it, 0 to 1.
     """
-    texts = len(offsets) - 1
-    result = np.zeros(texts, np.float32)
-    for block in nb.prange(_BLOCKS):
-        first, last = block * texts // _BLOCKS, (block + 1) * texts // _BLOCKS
-        longest = 0
-        for text in range(first, last):
-            longest = max(longest, offsets[text + 1] - offsets[text])
-        codes = np.empty(longest + 1, np.int32)
-        for text in range(first, last):
-            count = _letters(data, offsets[text], offsets[text + 1], classes, codes)
-            result[text] = _overlap(codes, count, anchors, least)
-    return result
+    codes = np.empty(longest_text(offsets, first, last) + 1, np.int32)
+    for text in range(first, last):
+        count = _letters(data, offsets[text], offsets[text + 1], classes, codes)
+        result[text] = _overlap(codes, count, anchors, least)
 
 
 @inner
@@ -234,26 +228,26 @@ def grams(offsets: Whole, data: Bytes) -> Bytes:
     return bits
 
 
-@nb.njit(cache=True, parallel=True, nogil=True)
-def known_share(offsets: Whole, data: Bytes, bits: Bytes) -> Real:
-    """Share of each text's runs of five characters that the texts of :func:`grams` hold (or a little more).
+@nb.njit(cache=True, nogil=True)
+def known_share(offsets: Whole, data: Bytes, bits: Bytes, first: Integer, last: Integer, result: Real) -> None:
+    """Share of the runs of five characters of some texts that the texts of :func:`grams` hold (or a little more).
 
     Texts of Jaccard similarity s share at least s of the runs of either, so those below need no comparison.
+
+    Args:
+        offsets: Offsets of the texts (n + 1).
+        data: Their bytes, valid UTF-8.
+        bits: What :func:`grams` returned.
+        first: The first text to look at.
+        last: The text to stop before.
+        result: Gets the share for each of the texts (n), 0 to 1.
     """
-    texts = len(offsets) - 1
-    result = np.zeros(texts, np.float32)
-    for block in nb.prange(_BLOCKS):
-        first, last = block * texts // _BLOCKS, (block + 1) * texts // _BLOCKS
-        longest = 0
-        for text in range(first, last):
-            longest = max(longest, offsets[text + 1] - offsets[text])
-        codes = np.empty(longest + 1, np.int32)
-        for text in range(first, last):
-            count = _folded(data, offsets[text], offsets[text + 1], codes)
-            known = 0
-            runs = max(1, count - NGRAM + 1)
-            for start in range(runs):
-                bit = _gram(codes, start, count, bits)
-                known += bits[bit >> 3] >> (bit & 7) & 1
-            result[text] = known / runs
-    return result
+    codes = np.empty(longest_text(offsets, first, last) + 1, np.int32)
+    for text in range(first, last):
+        count = _folded(data, offsets[text], offsets[text + 1], codes)
+        known = 0
+        runs = max(1, count - NGRAM + 1)
+        for start in range(runs):
+            bit = _gram(codes, start, count, bits)
+            known += bits[bit >> 3] >> (bit & 7) & 1
+        result[text] = known / runs

@@ -24,6 +24,7 @@ import orjson
 from tollgate.gates import near_duplicates
 from tollgate.gates.near_duplicates import fold
 from tollgate.gates.text_buffers import buffers, text_column
+from tollgate.gates.threads import in_parts
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -219,7 +220,7 @@ def _structured(answers: pa.LargeStringArray) -> tuple[Integers, Integers]:
 
     texts = kernels.Texts(*buffers(answers), near_duplicates.fold_tables()[0])
     marked = np.zeros(len(answers), np.bool_)
-    near_duplicates.in_parts(
+    in_parts(
         len(answers), lambda start, stop: kernels.mark_first_character(texts, ord("{"), ord("["), start, stop, marked)
     )
     written = answers.filter(pa.array(marked)).dictionary_encode()

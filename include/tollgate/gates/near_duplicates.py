@@ -16,15 +16,16 @@ from __future__ import annotations
 import math
 import sys
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tollgate.gates.text_buffers import buffers, text_column
+from tollgate.gates.threads import cores, in_parts
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -41,7 +42,6 @@ BUCKET = 32
 _PERMUTATIONS = 160
 _MISSED = 0.001
 _SEED = 1
-_LEAST_PART = 4096
 _MANY_PAIRS = 1 << 24
 _BASIC_PLANE = 0x10000
 _LOW, _WORD = np.uint64(0xFFFFFFFF), np.uint64(32)
@@ -107,18 +107,6 @@ def digit_zeros() -> Integers:
     """Code points of the digit zero of every script, rising; what ``\\d`` matches are the ten from each."""
     digits = (code for code in range(sys.maxunicode + 1) if chr(code).isdecimal())
     return np.array([code for code in digits if unicodedata.decimal(chr(code)) == 0], np.int64)
-
-
-def in_parts(count: int, work: Callable[[int, int], Any]) -> list[Any]:
-    """Run work on consecutive parts of a range, on as many threads as numba would use, and return the results."""
-    import numba
-
-    threads = min(numba.get_num_threads(), count // _LEAST_PART)
-    if threads <= 1:
-        return [work(0, count)]
-    edges = [count * part // threads for part in range(threads + 1)]
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(work, edges[:-1], edges[1:]))
 
 
 @dataclass(frozen=True)
@@ -208,8 +196,6 @@ class Search:
             units: The units to pair, rising.
             salt: A number for each of these that must agree too.
         """
-        import numba
-
         low = units.astype(np.uint64)
         if salt is not None:
             low |= salt.astype(np.uint64) * _SPREAD & ~_LOW
@@ -218,7 +204,7 @@ class Search:
             return self._met((band[units].astype(np.uint64) << _WORD) ^ low, known)
 
         merged = _Merged()
-        with ThreadPoolExecutor(numba.get_num_threads()) as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             for pairs in pool.map(met, self._sketches.keys[bands]):
                 merged.add(pairs)
         return merged.pairs()

@@ -361,10 +361,8 @@ def _search_column(column: pa.LargeStringArray, settings: PersonalDataSettings) 
 
     from tollgate.gates.pii_kernels import signals
     from tollgate.gates.text_buffers import buffers
-    from tollgate.gates.threads import PARALLEL_KERNEL
 
-    with PARALLEL_KERNEL:
-        flags = signals(*buffers(column))
+    flags = signals(*buffers(column))
     people = _names(column, settings)
     rows = np.fromiter(people, np.int64, len(people))
     if set(settings.kinds) - {"name"}:

@@ -10,10 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 from tollgate.gates import pii_patterns
 from tollgate.gates.compiled import inner
+from tollgate.gates.threads import in_parts
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -253,7 +254,14 @@ def _flags(data: npt.NDArray[np.uint8], begin: int, end: int) -> int:
     return flags
 
 
-@njit(cache=True, parallel=True, nogil=True)
+@inner
+def _signals(
+    offsets: npt.NDArray[np.int64], data: npt.NDArray[np.uint8], first: int, last: int, flags: npt.NDArray[np.uint8]
+) -> None:
+    for row in range(first, last):
+        flags[row] = _flags(data, offsets[row], offsets[row + 1])
+
+
 def signals(offsets: npt.NDArray[np.int64], data: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """What each text may hold, as the bits of :mod:`tollgate.gates.pii_patterns`.
 
@@ -262,6 +270,5 @@ def signals(offsets: npt.NDArray[np.int64], data: npt.NDArray[np.uint8]) -> npt.
         data: UTF-8 bytes of all texts.
     """
     flags = np.zeros(len(offsets) - 1, np.uint8)
-    for row in prange(len(flags)):
-        flags[row] = _flags(data, offsets[row], offsets[row + 1])
+    in_parts(len(flags), lambda first, last: _signals(offsets, data, first, last, flags))
     return flags

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from tollgate.gates.text_buffers import buffers, text_column
+from tollgate.gates.threads import in_parts
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -119,9 +120,15 @@ def score_column(
     asked, given = text_column(questions), text_column(answers)
     if len(asked) != len(given):
         raise ValueError(f"{len(asked)} questions, but {len(given)} answers")
-    measured = kernels.measure(*buffers(asked), *buffers(given), _tables())
+    columns = (*buffers(asked), *buffers(given), _tables())
+    scores = in_parts(len(asked), lambda first, last: _scores(kernels.measure(*columns, first, last)))
+    total = np.concatenate([some.total for some in scores])
+    return QualityScores(total, {name: np.concatenate([some.parts[name] for some in scores]) for name in WEIGHTS})
+
+
+def _scores(measured: npt.NDArray[np.float32]) -> QualityScores:
     parts = _parts(measured)
-    total = np.ones(len(asked), np.float32)
+    total = np.ones(len(measured), np.float32)
     for name, weight in WEIGHTS.items():
         total *= parts[name] ** np.float32(weight)
     return QualityScores(total, parts)

@@ -23,6 +23,7 @@ from tollgate.gates.character_kernels import (
     TURN,
     WESTERN,
     decode,
+    longest_text,
 )
 from tollgate.gates.compiled import inner
 
@@ -59,7 +60,6 @@ _WINDOW = 256  # characters within which diversity is measured, so that long tex
 _LEAST_SENTENCE = 5  # characters of a sentence that must not come again; "네." may
 _PHRASE_WITHIN = 400  # characters of an answer within which a refusal is looked for
 _NAME = 20  # letters of an answer that may be a name or a category, of which no sentence is asked
-_BLOCKS = 64  # pieces of a column, more than there are threads, so that long rows in one piece do not hold up the rest
 _LEAST_SET_BITS, _SET_BITS = 6, 12
 _SET_SIZE = 1 << _SET_BITS
 _PROBES = 64
@@ -481,7 +481,7 @@ def _measure_row(
     scratch: _Scratch,
     out: Real,
 ) -> None:
-    """Measure a row. Not part of the parallel loop's body: there numba (0.68) runs ``tally[:] = 0`` once only."""
+    """Measure a row."""
     scratch.tally[:] = 0
     out[:] = 0
     out[SHORTEST_QUESTION] = out[SHORTEST_ANSWER] = out[REFUSED] = -1
@@ -511,15 +511,17 @@ def _new_scratch(longest: Integer) -> _Scratch:
     )
 
 
-@nb.njit(cache=True, parallel=True, nogil=True)
+@nb.njit(cache=True, nogil=True)
 def measure(
     question_offsets: Whole,
     question_data: Bytes,
     answer_offsets: Whole,
     answer_data: Bytes,
     tables: Tables,
+    first: Integer,
+    last: Integer,
 ) -> Real:
-    """Measure every row of two columns.
+    """Measure some rows of two columns.
 
     Args:
         question_offsets: Offsets of the users' side (n + 1).
@@ -527,20 +529,16 @@ def measure(
         answer_offsets: Offsets of the assistants' side (n + 1).
         answer_data: Its bytes.
         tables: What is known of characters.
+        first: The first row to measure.
+        last: The row to stop before.
 
     Returns:
-        Measures (n, 12), columns by the constants of this module.
+        Measures of these rows (last - first, 12), columns by the constants of this module.
     """
-    rows = len(question_offsets) - 1
-    result = np.empty((rows, MEASURES), np.float32)
-    for block in nb.prange(_BLOCKS):
-        first, last = block * rows // _BLOCKS, (block + 1) * rows // _BLOCKS
-        longest = 0
-        for row in range(first, last):
-            longest = max(longest, question_offsets[row + 1] - question_offsets[row])
-            longest = max(longest, answer_offsets[row + 1] - answer_offsets[row])
-        scratch = _new_scratch(longest)
-        for row in range(first, last):
-            asked, answered = question_offsets[row : row + 2], answer_offsets[row : row + 2]
-            _measure_row(question_data, asked, answer_data, answered, tables, scratch, result[row])
+    result = np.empty((last - first, MEASURES), np.float32)
+    longest = max(longest_text(question_offsets, first, last), longest_text(answer_offsets, first, last))
+    scratch = _new_scratch(longest)
+    for row in range(first, last):
+        asked, answered = question_offsets[row : row + 2], answer_offsets[row : row + 2]
+        _measure_row(question_data, asked, answer_data, answered, tables, scratch, result[row - first])
     return result

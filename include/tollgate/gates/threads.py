@@ -1,6 +1,8 @@
-"""Work on the batches of a step in several threads, with the answers in the batches' order.
+"""Work in several threads: on the batches of a step, with the answers in their order, and on parts of a range.
 
-Arrow and the compiled kernels work outside Python's lock, so while one batch is in Python another is in a kernel.
+Arrow, numpy and the compiled kernels work outside Python's lock, so while one batch is in Python another is in a
+kernel. No kernel is one of those that numba runs in parallel by itself: where there is no OpenMP, two of them at once
+would end the process.
 """
 
 from __future__ import annotations
@@ -9,19 +11,37 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from threading import Lock
-from typing import Final, TypeVar
+from typing import TypeVar
 
 _Item = TypeVar("_Item")
 _Answer = TypeVar("_Answer")
 
-PARALLEL_KERNEL: Final = Lock()
-"""Held around kernels that numba runs in parallel, where several threads may call one.
-
-The threading layer that numba falls back to where there is no OpenMP ends the process if two run at once.
-"""
-
 _MOST = 4  # threads: each holds a batch of some tens of megabytes
+_LEAST_PART = 4096
+_PARTS = 4  # for each thread, so that a part with long texts does not hold up the rest
+
+
+def cores() -> int:
+    """How many processor cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def in_parts(count: int, work: Callable[[int, int], _Answer]) -> list[_Answer]:
+    """Run work on consecutive parts of a range, on as many threads as there are cores.
+
+    Args:
+        count: Length of the range; a short one is done at once, in the caller's thread.
+        work: Called with the start of a part and what it stops before; must not depend on the other calls.
+
+    Returns:
+        The answers, in the parts' order.
+    """
+    parts = min(_PARTS * cores(), count // _LEAST_PART)
+    if parts <= 1:
+        return [work(0, count)]
+    edges = [count * part // parts for part in range(parts + 1)]
+    with ThreadPoolExecutor(cores()) as pool:
+        return list(pool.map(work, edges[:-1], edges[1:]))
 
 
 def in_order(function: Callable[[_Item], _Answer], items: Iterable[_Item]) -> Generator[_Answer]:
@@ -37,7 +57,7 @@ def in_order(function: Callable[[_Item], _Answer], items: Iterable[_Item]) -> Ge
     Raises:
         Exception: What the function raised, where its answer would stand; later items are not begun.
     """
-    threads = min(_MOST, len(os.sched_getaffinity(0)))
+    threads = min(_MOST, cores())
     waiting: deque[Future[_Answer]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:

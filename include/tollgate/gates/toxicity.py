@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 import numpy as np
 
 from tollgate.gates.text_buffers import buffers, text_column
-from tollgate.gates.threads import PARALLEL_KERNEL
+from tollgate.gates.threads import in_parts
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -173,9 +173,8 @@ def _raw(texts: pa.LargeStringArray, scorers: tuple[Scorer, Scorer, Scorer]) -> 
     from tollgate.gates import toxicity_kernels as kernels
 
     scores = np.empty((len(scorers), len(texts)), np.float32)
-    tables = _tables(scorers)
-    with PARALLEL_KERNEL:
-        kernels.score(*buffers(texts), _classes(), *tables, scores)
+    known = (*buffers(texts), _classes(), *_tables(scorers))
+    in_parts(len(texts), lambda first, last: kernels.score(*known, first, last, scores))
     return scores
 
 
@@ -284,9 +283,10 @@ def _linear(stored: Mapping[str, npt.NDArray[Any]], name: str) -> Linear:
 def _triggered(texts: pa.LargeStringArray) -> npt.NDArray[np.uint8]:
     from tollgate.gates import toxicity_kernels as kernels
 
-    pairs = _trigger_pairs()
-    with PARALLEL_KERNEL:
-        return kernels.triggered(*buffers(texts), _classes(), pairs)
+    found = np.zeros(len(texts), np.uint8)
+    known = (*buffers(texts), _classes(), _trigger_pairs())
+    in_parts(len(texts), lambda first, last: kernels.triggered(*known, first, last, found))
+    return found
 
 
 @functools.cache

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numba as nb
 import numpy as np
 
-from tollgate.gates.character_kernels import DIGIT, HANGUL, JAMO, LATIN, OTHER_LETTER, SPACE, decode
+from tollgate.gates.character_kernels import DIGIT, HANGUL, JAMO, LATIN, OTHER_LETTER, SPACE, decode, longest_text
 from tollgate.gates.compiled import inner
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ _SHORT, _MIDDLE, _LONG = 8, 48, 160  # a passage ends, from so many characters o
 _LEAST_SYLLABLES = 2  # of a passage that is judged: signs alone say nothing, and comments have many
 _GAP = 4  # signs that may stand between two syllables of a disguised word
 _WORDS = 128  # of a passage that are told from each other
-_BLOCKS = 64
 _HALVES = np.uint32(0x00FF00FF)
 _HALF_HOLDS = 256  # bytes whose sum fits into 16 bits
 _SHIFT = 128
@@ -135,9 +134,12 @@ def _word_features(codes: Codes, first: Integer, end: Integer, features: Codes) 
     return found
 
 
-@nb.njit(cache=True, parallel=True, nogil=True)
-def score(offsets: Whole, data: Bytes, classes: Bytes, weights: Packed, terms: Real, result: Real) -> None:
-    """Score every text by its worst passage, for three targets at once.
+@nb.njit(cache=True, nogil=True)
+def score(
+    offsets: Whole, data: Bytes, classes: Bytes, weights: Packed, terms: Real, first: Integer, last: Integer,
+    result: Real,
+) -> None:  # fmt: skip
+    """Score some texts by their worst passages, for three targets at once.
 
     A passage's sums are its features' weights, over the root of the number of features, times a scale, plus an
     intercept: for each target (t), and for how far the passage is like the texts this was learned from (d). Its score
@@ -150,21 +152,18 @@ def score(offsets: Whole, data: Bytes, classes: Bytes, weights: Packed, terms: R
         weights: The weights of each feature (2 to the power of :data:`BITS`), as :func:`packed`: the targets' and
             the likeness's.
         terms: Scale and intercept of each of these, slope and least (10).
+        first: The first text to score.
+        last: The text to stop before.
         result: For each target and text (3, n) the greatest score of the text's passages is written here; minus
             infinity for a text without words.
     """
-    texts = len(offsets) - 1
-    for block in nb.prange(_BLOCKS):
-        first, last = block * texts // _BLOCKS, (block + 1) * texts // _BLOCKS
-        longest = 0
-        for text in range(first, last):
-            longest = max(longest, offsets[text + 1] - offsets[text])
-        codes, words = np.empty(longest + 1, np.int32), np.empty(_WORDS, np.uint64)
-        features = np.empty((longest + 2) * 2 * _NGRAM, np.int32)
-        for text in range(first, last):
-            count = _fold(codes, decode(data, offsets[text], offsets[text + 1], codes), classes)
-            worst = _worst_passages(codes, count, words, features, weights, terms)
-            result[0, text], result[1, text], result[2, text] = worst
+    longest = longest_text(offsets, first, last)
+    codes, words = np.empty(longest + 1, np.int32), np.empty(_WORDS, np.uint64)
+    features = np.empty((longest + 2) * 2 * _NGRAM, np.int32)
+    for text in range(first, last):
+        count = _fold(codes, decode(data, offsets[text], offsets[text + 1], codes), classes)
+        worst = _worst_passages(codes, count, words, features, weights, terms)
+        result[0, text], result[1, text], result[2, text] = worst
 
 
 @inner
@@ -302,31 +301,25 @@ def trigger(first: Integer, second: Integer) -> Integer:
     return np.int64(value >> np.uint64(64 - TRIGGER_BITS))
 
 
-@nb.njit(cache=True, parallel=True, nogil=True)
-def triggered(offsets: Whole, data: Bytes, classes: Bytes, triggers: Bytes) -> Bytes:
-    """Which texts hold one of the pairs of Hangul, side by side or with a few signs between.
+@nb.njit(cache=True, nogil=True)
+def triggered(
+    offsets: Whole, data: Bytes, classes: Bytes, triggers: Bytes, first: Integer, last: Integer, result: Bytes
+) -> None:
+    """Which of some texts hold one of the pairs of Hangul, side by side or with a few signs between.
 
     Args:
         offsets: Offsets of the texts (n + 1).
         data: Their bytes, valid UTF-8.
         classes: As in :func:`score`.
         triggers: Whether a pair is looked for, by :func:`trigger`; a single character is a pair with itself.
-
-    Returns:
-        1 or 0 for each text (n,).
+        first: The first text to look at.
+        last: The text to stop before.
+        result: Gets 1 or 0 for each of the texts (n).
     """
-    texts = len(offsets) - 1
-    result = np.zeros(texts, np.uint8)
-    for block in nb.prange(_BLOCKS):
-        first, last = block * texts // _BLOCKS, (block + 1) * texts // _BLOCKS
-        longest = 0
-        for text in range(first, last):
-            longest = max(longest, offsets[text + 1] - offsets[text])
-        codes = np.empty(longest + 1, np.int32)
-        for text in range(first, last):
-            count = decode(data, offsets[text], offsets[text + 1], codes)
-            result[text] = _has_trigger(codes, count, classes, triggers)
-    return result
+    codes = np.empty(longest_text(offsets, first, last) + 1, np.int32)
+    for text in range(first, last):
+        count = decode(data, offsets[text], offsets[text + 1], codes)
+        result[text] = _has_trigger(codes, count, classes, triggers)
 
 
 @inner
