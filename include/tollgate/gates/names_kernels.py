@@ -265,8 +265,10 @@ def _longest_entry(
         key = _mix(key, np.uint64(codes[place]))
         length += 1
         place += 1
+        if length == 1:  # no entry is that short
+            continue
         said = _listed(key, keys, says)
-        if said & PERSON and length > 1 and (spaces == 0 or length >= _LEAST_ACROSS):
+        if said & PERSON and (spaces == 0 or length >= _LEAST_ACROSS):
             best, end, best_spaces = length, place, spaces
         if said & OTHER and spaces == 0:
             other = length

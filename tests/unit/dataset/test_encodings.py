@@ -46,3 +46,15 @@ def test_a_text_cut_within_its_last_character_stays_what_it_is(tmp_path: Path, t
     path = tmp_path / "lines.txt"
     path.write_bytes(f"{LINE}\n{LINE}\n{LINE}".encode()[:-tail])
     assert detect_encoding(path) == "utf-8"
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 4, 5, 64])
+@pytest.mark.parametrize("text", ["", "a", "통행료 é 😀\n네", "하" * 40])
+def test_a_whole_text_is_known_for_utf8_however_its_blocks_cut_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int, text: str
+) -> None:
+    monkeypatch.setattr(encodings, "_BLOCK", block)
+    monkeypatch.setattr(encodings, "_encoding_of_lines", lambda _path: pytest.fail("looked at line by line"))
+    path = tmp_path / "lines.txt"
+    path.write_text(text, encoding="utf-8")
+    assert detect_encoding(path) == "utf-8"

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from tollgate.dataset import versions
+from tollgate.dataset.schema import SPLITS, Split
 from tollgate.dataset.versions import DatasetVersion, Source
 from tollgate.errors import BadInputError
 
@@ -60,6 +61,21 @@ def test_the_same_content_is_the_same_version(tmp_path: Path) -> None:
     other_settings = _write(tmp_path, "가", gate_settings={"seed": 1})
     other_source = _write(tmp_path, "가", sources=[SOURCE.model_copy(update={"sha256": "cd" * 32})])
     assert [one.number for one in (other_settings, other_source)] == [3, 4]
+
+
+def test_a_draft_becomes_the_same_version(tmp_path: Path) -> None:
+    parts: dict[Split, pl.DataFrame] = {"train": _rows("가", "나"), "validation": _rows("검증"), "test": _rows("시험")}
+    drafts = tmp_path / "drafts"
+    drafts.mkdir()
+    whole = _write(tmp_path / "at once", "가", "나")
+    drafted = versions.draft(parts, {"seed": 0}, [SOURCE], drafts)
+    version = _write(tmp_path / "drafted", "가", "나", drafted=drafted)
+    assert version.manifest.content_hash == whole.manifest.content_hash
+    for part in SPLITS:
+        assert version.file(part).read_bytes() == whole.file(part).read_bytes()
+    assert not list(drafts.iterdir())
+    again = versions.draft(parts, {"seed": 0}, [SOURCE], drafts)
+    assert _write(tmp_path / "drafted", "가", "나", drafted=again).reference == version.reference
 
 
 def test_what_a_killed_writer_left_is_no_version(tmp_path: Path) -> None:

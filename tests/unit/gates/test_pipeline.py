@@ -267,9 +267,17 @@ def test_a_large_source_is_masked_while_it_is_read(
 ) -> None:
     small = pipeline.prepare("small", faulty_source, root=tmp_path / "root")
     monkeypatch.setattr(pipeline, "_LARGE", 1)
+    written_as_read: list[Path] = []
+
+    def look(workdir: Path, settings: GateSettings) -> StageResult:
+        written_as_read.extend(workdir.glob("ingest.arrow*"))
+        return pipeline.drop_duplicates(workdir, settings)
+
+    monkeypatch.setitem(pipeline.STEPS, "duplicates", look)
     large = pipeline.prepare("large", faulty_source, root=tmp_path / "root")
     assert large.manifest.content_hash == small.manifest.content_hash
     assert large.report()["stages"] == small.report()["stages"]
+    assert not written_as_read
     with pytest.raises(BadInputError, match="2 of 48 rows can't be used"):
         pipeline.prepare("large", faulty_source, GateSettings(max_broken_share=0.01), root=tmp_path / "root")
 

@@ -4,9 +4,12 @@ import os
 import threading
 from collections.abc import Iterator
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
-from tollgate.gates.threads import in_order
+from tollgate.gates import toxicity
+from tollgate.gates.threads import in_order, in_parts
 
 
 def test_answers_come_in_the_order_of_the_items() -> None:
@@ -49,3 +52,27 @@ def test_items_are_taken_only_as_they_are_needed() -> None:
 
 def test_nothing_comes_of_nothing() -> None:
     assert list(in_order(lambda number: number, [])) == []
+
+
+@pytest.mark.parametrize("count", [0, 1, 5_000, 100_003])
+def test_parts_are_the_whole_range_in_order(count: int) -> None:
+    parts = in_parts(count, lambda start, stop: (start, stop))
+    assert [parts[0][0], parts[-1][1]] == [0, count]
+    assert [stop for _, stop in parts[:-1]] == [start for start, _ in parts[1:]]
+    assert len(parts) == 1 or count > 8_000
+
+
+def test_what_fails_in_a_part_is_told() -> None:
+    def fails(start: int, _stop: int) -> None:
+        if start:
+            raise ValueError("second part")
+
+    with pytest.raises(ValueError, match="second part"):
+        in_parts(100_000, fails) if len(os.sched_getaffinity(0)) > 1 else fails(1, 2)
+
+
+def test_kernels_may_run_in_several_threads_at_once() -> None:
+    texts = pa.array(["이 병신 같은 직원들아", "감사합니다"] * 10_000)
+    alone = toxicity.score_column(texts)
+    for scores in in_order(lambda _number: toxicity.score_column(texts), range(6)):
+        np.testing.assert_array_equal(scores, alone)
