@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tollgate.gates.names_tables import Tables
     from tollgate.gates.training.names_crf import Sentences
 
-LEAST_ODDS = -4.5
+LEAST_ODDS = -4.0
 """Log-odds from which a run is read by the tagger; chosen by cross-validation, so that hardly a name is lost."""
 
 _EPOCHS = 4
