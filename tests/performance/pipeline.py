@@ -28,6 +28,9 @@ ROWS = 1_000_000
 CHARACTERS = 116
 MEGABYTES = 200
 MUST = {"200 MB": (15.0, 2_000.0), "1M rows": (90.0, 3_000.0)}
+TRIES = 3
+"""Runs of the 200 MB: the quickest is judged, as what others do on the machine only ever makes one slower."""
+
 MOST_GROWTH = 1.15
 """How much more a row may cost in CPU time when there are three or ten times as many."""
 
@@ -72,7 +75,7 @@ def run(source: Path, root: Path, name: str) -> Cost:
 
 
 def measure(rows: int = ROWS) -> list[dict[str, Any]]:
-    """Measure 200 MB of chats of 78 characters, and 100 thousand, 300 thousand and a million of 116.
+    """Measure 200 MB of chats of 78 characters, three times, and 100 thousand, 300 thousand and a million of 116.
 
     Args:
         rows: What counts as a million; with fewer all files are smaller, and nothing is judged but growth.
@@ -84,10 +87,16 @@ def measure(rows: int = ROWS) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory(prefix="tollgate-bench-") as temporary:
         folder = Path(temporary)
         run(_chats(folder, "warm", 2_000, CHARACTERS), folder, "warm")  # compiles the kernels
-        costs = {"200 MB": run(_megabytes(folder, MEGABYTES * scale), folder, "megabytes")}
+        source = _megabytes(folder, MEGABYTES * scale)
+        tries = [run(source, folder, f"megabytes-{number}") for number in range(TRIES)]
+        costs = {"200 MB": min(tries, key=lambda cost: cost.wall)}
         for size, divisor in _SIZES.items():
             costs[size] = run(_chats(folder, size, rows // divisor, CHARACTERS), folder, f"rows-{size.lower()}")
-    results = [
+    each_try = [
+        _result(f"200 MB, run {number}: file to version", cost.wall, f"s wall ({cost.cpu:.1f} CPU s)")
+        for number, cost in enumerate(tries, 1)
+    ]
+    results = each_try + [
         one
         for size, cost in (("200 MB", costs["200 MB"]), ("1M rows", costs["1M"]))
         for one in _judged(size if whole else f"{size} x {scale:g}", cost, MUST[size] if whole else None)
