@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from tollgate.errors import BadInputError, Problem
+from tollgate.gates.training import stored_arrays
 
 PACKAGE = "mecab_ko_dic"
 """What python-mecab-ko-dic is imported as."""
@@ -108,16 +109,9 @@ def write(dictionary: Dictionary, folder: Path) -> Path:
             key = key_of(word)
             known[key] = known.get(key, 0) | flag
     keys = np.array(sorted(known), np.int64)
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f".{FILE}.part"
-    with part.open("wb") as file:
-        np.savez_compressed(
-            file,
-            allow_pickle=False,
-            gaps=np.diff(keys, prepend=0).astype(np.uint32),
-            says=np.array([known[key] for key in keys.tolist()], np.uint8),
-        )
-    return part.replace(folder / FILE)
+    says = np.array([known[key] for key in keys.tolist()], np.uint8)
+    gaps = np.diff(keys, prepend=0).astype(np.uint32)
+    return stored_arrays.write(folder / FILE, {"gaps": gaps, "says": says})
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ import numpy as np
 
 from tollgate.gates.names import Tagger, check_accurate
 from tollgate.gates.names_tables import Tables, tables
-from tollgate.gates.training import klue_ner, name_dictionary
+from tollgate.gates.training import klue_ner, name_dictionary, stored_arrays
 from tollgate.gates.training.klue_ner import Labelled
 from tollgate.gates.training.name_generator import Messages, NameGenerator, renamed
 from tollgate.gates.training.name_material import MOST, Material, read_texts
@@ -257,12 +257,7 @@ def stored(model: Model, mode: Mode, scan: Scan | None = None) -> Stored:
 
 def write(material: Material, folder: Path, seed: int, mode: Mode) -> Path:
     """Train a model on everything and write its weights, compressed, to ``<mode>.npz`` in a folder."""
-    arrays = _model(material, seed, mode, tables())
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f".{mode}.part"
-    with part.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
-    return part.replace(folder / f"{mode}.npz")
+    return stored_arrays.write(folder / f"{mode}.npz", _model(material, seed, mode, tables()))
 
 
 def cross_validate(material: Material, count: int, seed: int, mode: Mode, *, unlisted: bool = False) -> Iterator[Score]:

@@ -37,7 +37,7 @@ import numpy as np
 from tollgate.gates.character_kernels import character_classes
 from tollgate.gates.text_buffers import buffers, text_column
 from tollgate.gates.toxicity import Linear, Scorer
-from tollgate.gates.training import word_vectors
+from tollgate.gates.training import stored_arrays, word_vectors
 from tollgate.gates.training.word_vectors import WordVectors
 
 if TYPE_CHECKING:
@@ -331,7 +331,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             stored[f"{name}_weights"] = linear.weights
             stored[f"{name}_terms"] = np.array([linear.scale, linear.intercept])
         stored[f"{target}_calibration"] = np.array([scorer.slope, scorer.centre])
-    np.savez_compressed(options.output, **stored)
+    stored_arrays.write(options.output, stored)
 
 
 if __name__ == "__main__":
