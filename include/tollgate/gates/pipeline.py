@@ -34,7 +34,7 @@ from tollgate.gates.steps.contract import check_contract
 from tollgate.gates.steps.duplicates import drop_duplicates
 from tollgate.gates.steps.ingest import ingest
 from tollgate.gates.steps.personal_data import MaskingAhead, mask_personal_data
-from tollgate.gates.steps.quality import score_quality
+from tollgate.gates.steps.quality import score_all, score_quality
 from tollgate.gates.steps.split import split_rows
 from tollgate.settings import settings as process_settings
 
@@ -158,6 +158,10 @@ def _parts(workdir: Path) -> dict[Split, pl.DataFrame]:
     return parts
 
 
+_ALONGSIDE: dict[Stage, Callable[[Path, GateSettings], Any]] = {"duplicates": score_all, "contract": gather}
+"""What a run over a large source does while a step leaves a core idle: what the steps behind it need."""
+
+
 @contextmanager
 def _collecting_seldom() -> Generator[None]:
     """Have Python look for garbage in cycles a hundred times less often: of all that libraries hold, none is any."""
@@ -198,22 +202,25 @@ def prepare(
     tell: Progress = progress or (lambda _stage, _result: None)
     folder = root or process_settings().datasets
     folder.mkdir(parents=True, exist_ok=True)
-    gathering: Future[Gathered] | None = None
+    started: dict[Stage, Future[Any]] = {}
     with ExitStack() as stack:
         stack.enter_context(_collecting_seldom())
         temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix=".preparing-", dir=folder))
         workdir, steps = Path(temporary), dict(STEPS)
         read = partial(ingest, source.absolute(), root=root)
         large = source.stat().st_size >= _LARGE
-        if large:  # reading leaves a core idle
+        if large:
+            pool = stack.enter_context(ThreadPoolExecutor(1))
             ahead = stack.enter_context(MaskingAhead(workdir, chosen))
             read = partial(read, to=ahead.put)
             steps["personal_data"] = lambda _workdir, _settings: ahead.finish()
+            steps["quality"] = partial(score_quality, scored=lambda: started["duplicates"].result())
             steps["contract"] = partial(check_contract, judge=stack.enter_context(judge_process()))
         every: dict[Stage, Step] = {"ingest": read, **steps}
         for stage, step in every.items():
             tell(stage, None)
-            if stage == "contract" and large:  # its judge leaves a core idle
-                gathering = stack.enter_context(ThreadPoolExecutor(1)).submit(gather, workdir, chosen)
+            if large and stage in _ALONGSIDE:
+                started[stage] = pool.submit(_ALONGSIDE[stage], workdir, chosen)
             tell(stage, step(workdir, chosen))
-        return write_version(name, workdir, chosen, root, gathering.result() if gathering else None)
+        gathered = started["contract"].result() if large else None
+        return write_version(name, workdir, chosen, root, gathered)

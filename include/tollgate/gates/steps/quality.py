@@ -17,7 +17,8 @@ from tollgate.gates.steps.previews import SAMPLES, preview
 from tollgate.gates.threads import in_order
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
+    from collections.abc import Callable, Iterable
+
     import polars as pl
     import pyarrow as pa
 
@@ -25,15 +26,24 @@ REASONS = ("low_quality", "toxic", "biased")
 """Why a row may go; one with several reasons counts for the first of those that rows are dropped for."""
 
 
-def score_quality(workdir: Path, settings: GateSettings) -> StageResult:
+def score_quality(
+    workdir: Path, settings: GateSettings, scored: Callable[[], pl.DataFrame] | None = None
+) -> StageResult:
     """Score toxicity and bias of every row, and drop or only report the rows beyond these thresholds or quality's.
 
     The quality scores are those by which the step before chose among duplicates.
+
+    Args:
+        workdir: The run's work folder.
+        settings: The thresholds.
+        scored: Hands over what :func:`score_all` says of this folder, if it was called already.
     """
     import polars as pl
 
     rows = workfolder.read_columns(workdir, "duplicates")
-    rows = rows.hstack(_scores(workdir, rows["place"].to_numpy(), settings).get_columns())
+    places = rows["place"].to_numpy()
+    scores = scored()[places] if scored else _scores(workfolder.read_places(workdir, places), settings)
+    rows = rows.hstack(scores.get_columns())
     beyond = {
         "toxic": pl.col("toxicity") >= settings.max_toxicity,
         "biased": pl.col("bias") >= settings.max_bias,
@@ -64,7 +74,15 @@ def score_quality(workdir: Path, settings: GateSettings) -> StageResult:
     )
 
 
-def _scores(workdir: Path, places: npt.NDArray[np.int64], settings: GateSettings) -> pl.DataFrame:
+def score_all(workdir: Path, settings: GateSettings) -> pl.DataFrame:
+    """``toxicity`` and ``bias`` of all rows that the step ``personal_data`` left, repeated ones too.
+
+    For a run that has time for it while the step before keeps not all cores busy.
+    """
+    return _scores(workfolder.read_rows(workdir, "personal_data"), settings)
+
+
+def _scores(batches: Iterable[pa.RecordBatch], settings: GateSettings) -> pl.DataFrame:
     """``toxicity`` and ``bias`` of each row: the worst among the turns of user and assistant; 0 if not looked for.
 
     Toxicity is hate where only hateful rows count as toxic.
@@ -72,7 +90,6 @@ def _scores(workdir: Path, places: npt.NDArray[np.int64], settings: GateSettings
     import polars as pl
 
     none = np.empty(0, np.float32)
-    batches = workfolder.read_places(workdir, places)
     found = [(none, none), *in_order(lambda batch: _worst(batch, settings), batches)]
     columns = (np.concatenate(scores) for scores in zip(*found, strict=True))
     return pl.DataFrame(dict(zip(("toxicity", "bias"), columns, strict=True)))
