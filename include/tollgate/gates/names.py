@@ -11,7 +11,6 @@ times slower. kiwipiepy is no requirement of the project; who asks for the accur
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ import numpy as np
 from tollgate.errors import BadInputError, Problem
 from tollgate.gates.names_tables import Tables, tables
 from tollgate.gates.text_buffers import buffers, text_column
+from tollgate.gates.threads import cores
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -166,7 +166,7 @@ class Tagger:
             return self._find(offsets, data, *block, morphemes)
 
         if len(blocks) > 1:
-            with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            with ThreadPoolExecutor(cores()) as pool:
                 parts = list(pool.map(search, blocks))
         else:
             parts = [search(block) for block in blocks]
