@@ -15,7 +15,7 @@ import gc
 import shutil
 import tempfile
 from collections.abc import Callable, Generator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -36,6 +36,7 @@ from tollgate.gates.steps.ingest import ingest
 from tollgate.gates.steps.personal_data import MaskingAhead, mask_personal_data
 from tollgate.gates.steps.quality import score_all, score_quality
 from tollgate.gates.steps.split import split_rows
+from tollgate.gates.threads import aside
 from tollgate.settings import settings as process_settings
 
 if TYPE_CHECKING:
@@ -210,7 +211,7 @@ def prepare(
         read = partial(ingest, source.absolute(), root=root)
         large = source.stat().st_size >= _LARGE
         if large:
-            pool = stack.enter_context(ThreadPoolExecutor(1))
+            pool = stack.enter_context(aside())
             ahead = stack.enter_context(MaskingAhead(workdir, chosen))
             read = partial(read, to=ahead.put)
             steps["personal_data"] = lambda _workdir, _settings: ahead.finish()

@@ -8,6 +8,7 @@ would end the process.
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +19,7 @@ _Answer = TypeVar("_Answer")
 
 _MOST = 4  # threads: each holds a batch of some tens of megabytes
 _LEAST_PART = 4096
+_POLITENESS = 5  # added to the nice value: a third of the processor time of the threads that are given way to
 _PARTS = 4  # for each thread, so that a part with long texts does not hold up the rest
 
 
@@ -42,6 +44,20 @@ def in_parts(count: int, work: Callable[[int, int], _Answer]) -> list[_Answer]:
     edges = [count * part // parts for part in range(parts + 1)]
     with ThreadPoolExecutor(cores()) as pool:
         return list(pool.map(work, edges[:-1], edges[1:]))
+
+
+def aside() -> ThreadPoolExecutor:
+    """A thread for work that fills the gaps of other work: it, and the threads it starts, give way to the others.
+
+    Without that both would end late: the one that others wait for is held up by the one that nobody waits for yet.
+    """
+    return ThreadPoolExecutor(1, initializer=_give_way)
+
+
+def _give_way() -> None:
+    """Make this thread nicer; Linux keeps the nice value for each thread, and hands it on to those it starts."""
+    thread = threading.get_native_id()
+    os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + _POLITENESS)
 
 
 def in_order(function: Callable[[_Item], _Answer], items: Iterable[_Item]) -> Generator[_Answer]:

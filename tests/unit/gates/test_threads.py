@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from tollgate.gates import toxicity
-from tollgate.gates.threads import in_order, in_parts
+from tollgate.gates.threads import aside, in_order, in_parts
 
 
 def test_answers_come_in_the_order_of_the_items() -> None:
@@ -76,3 +76,16 @@ def test_kernels_may_run_in_several_threads_at_once() -> None:
     alone = toxicity.score_column(texts)
     for scores in in_order(lambda _number: toxicity.score_column(texts), range(6)):
         np.testing.assert_array_equal(scores, alone)
+
+
+def _nice_value(*_: object) -> int:
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+
+def test_work_aside_and_the_threads_it_starts_give_way_to_the_others() -> None:
+    before = _nice_value()
+    with aside() as pool:
+        alone, started = pool.submit(lambda: (_nice_value(), list(in_order(_nice_value, range(3))))).result()
+    assert alone > before
+    assert started == [alone] * 3
+    assert _nice_value() == before
