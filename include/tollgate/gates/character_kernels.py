@@ -45,6 +45,7 @@ def character_classes() -> Bytes:
         (0x370, 0x1100, OTHER_LETTER),
         (0x1100, 0x1200, BROKEN),  # jamo that NFC did not join
         (0x1200, 0x2000, OTHER_LETTER),
+        (0x1680, 0x1681, SPACE),  # of Ogham, the only one among letters
         (0x2000, 0x200E, SPACE),
         (0x3000, 0x3001, SPACE),
         (0x3040, 0x3100, OTHER_LETTER),

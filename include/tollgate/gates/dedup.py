@@ -343,7 +343,7 @@ class _Alike:
         near, far = np.concatenate([ones, others]), np.concatenate([others, ones])
         open_ends = (kept_for[near] < 0) & (kept_for[far] >= 0) & (kept_for[far] != near)
         unit, instead = near[open_ends], kept_for[far[open_ends]]
-        return np.unique(near_duplicates.join(np.minimum(unit, instead), np.maximum(unit, instead)))
+        return near_duplicates.distinct(near_duplicates.join(np.minimum(unit, instead), np.maximum(unit, instead)))
 
     def _verify(self, pairs: Words) -> int:
         """Take in those of the pairs that are new and whose questions are alike, and return how many were."""

@@ -11,6 +11,7 @@ personal data.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import shutil
 import tempfile
@@ -165,7 +166,13 @@ _ALONGSIDE: dict[Stage, Callable[[Path, GateSettings], Any]] = {"duplicates": sc
 
 @contextmanager
 def _collecting_seldom() -> Generator[None]:
-    """Have Python look for garbage in cycles a hundred times less often: of all that libraries hold, none is any."""
+    """Have Python look for garbage in cycles a hundred times less often, and not at its end.
+
+    Of all that libraries hold, nothing is garbage. At its end Python would look at all of it once more, for half a
+    second, though everything that was opened is closed by then.
+    """
+    atexit.unregister(gc.freeze)
+    atexit.register(gc.freeze)
     often = gc.get_threshold()
     gc.set_threshold(100 * often[0], *often[1:])
     try:

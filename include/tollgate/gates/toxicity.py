@@ -53,48 +53,87 @@ _GAP = r"[\s.,·*!@~^\-_/1]{0,3}"
 _PERSON = "(?:놈|년|새끼|새키|쉐끼|것들|인간|자식)"
 _ANIMAL = r"(?:고양이|강아지|돼지|멧돼지|고라니|노루|너구리|손가락|발가락|줄|꼬리|오리|새)"
 
-_LEXICON: tuple[tuple[str, float], ...] = (
+
+class _Entry(NamedTuple):
+    """What one kind of plain abuse looks like.
+
+    Attributes:
+        pattern: Finds it.
+        weight: Chance that a hit is meant, 0 to 1.
+        pairs: Every hit holds one of these pairs of characters, side by side or with a few signs between, or one of
+            these single ones: only texts that do are searched.
+    """
+
+    pattern: re.Pattern[str]
+    weight: float
+    pairs: tuple[str, ...]
+
+
+def _entry(weight: float, pairs: str, pattern: str) -> _Entry:
+    return _Entry(re.compile(pattern), weight, tuple(pairs.split()))
+
+
+_LEXICON = (
     # swearing
-    (rf"(?<![가-힣])[씨시쓰]{_GAP}[발팔벌](?![가-힣])", 0.9),
-    (
-        rf"(?<![가-힣])(?:씨{_GAP}발|씨{_GAP}팔|시{_GAP}발){_GAP}(?:{_PERSON}|아|것|련|럼|롬|들|이|진짜|뭐)(?![가-힣])",
-        0.95,
+    _entry(
+        0.9,
+        "씨발 씨팔 씨벌 시발 시팔 시벌 쓰발 쓰팔 쓰벌",
+        rf"(?<![가-힣])[씨시쓰]{_GAP}[발팔벌](?![가-힣])",
     ),
-    (r"씨발|씨팔|씨바(?:ㄹ|알)|쓰발|쒸발|ㅅㅂ|ㅆㅂ|ㅆㅃ", 0.95),
-    (rf"시발{_PERSON}", 0.95),
-    (rf"(?<![가-힣])좆|좇(?:같|나|까)|ㅈ같|존{_GAP}나(?![가-힣])", 0.8),
-    (rf"지{_GAP}랄(?:하|이|도|을|들|떨|마|\b)|ㅈㄹ", 0.8),
-    (rf"엿{_GAP}먹어", 0.8),
+    _entry(
+        0.95,
+        "씨발 씨팔 시발",
+        rf"(?<![가-힣])(?:씨{_GAP}발|씨{_GAP}팔|시{_GAP}발){_GAP}(?:{_PERSON}|아|것|련|럼|롬|들|이|진짜|뭐)(?![가-힣])",
+    ),
+    _entry(0.95, "씨발 씨팔 씨바 쓰발 쒸발 ㅅㅂ ㅆㅂ ㅆㅃ", r"씨발|씨팔|씨바(?:ㄹ|알)|쓰발|쒸발|ㅅㅂ|ㅆㅂ|ㅆㅃ"),
+    _entry(0.95, "시발", rf"시발{_PERSON}"),
+    _entry(0.8, "좆 좇 ㅈ같 존나", rf"(?<![가-힣])좆|좇(?:같|나|까)|ㅈ같|존{_GAP}나(?![가-힣])"),
+    _entry(0.8, "지랄 ㅈㄹ", rf"지{_GAP}랄(?:하|이|도|을|들|떨|마|\b)|ㅈㄹ"),
+    _entry(0.8, "엿먹", rf"엿{_GAP}먹어"),
     # insults
-    (rf"병{_GAP}신(?!년|용)(?:아|같|들|새|짓|이|\b|놈|년|력)|ㅂㅅ|ㅄ|븅신", 0.9),
-    (rf"개{_GAP}(?:새{_GAP}끼|색{_GAP}끼|쉐{_GAP}끼|세{_GAP}끼)(?!손가락)|(?<![가-힣\d])개(?:자식|년|놈)|ㄱㅅㄲ", 0.9),
-    (rf"(?<![가-힣])(?:이|저|그|야)?\s?새끼(?:야|들(?:아|이)|가\s(?:뭘|어디))(?!\s?{_ANIMAL})", 0.7),
-    (rf"미친{_GAP}{_PERSON}|또라이|돌대가리|대가리에\s?똥", 0.8),
-    (r"등신(?!대|불)(?:아|같|들|새|\b)|머저리|찐따|얼간이|쓸모없는\s?(?:놈|년|것들|인간)", 0.7),
-    (r"멍청(?:한\s?(?:놈|년|것|새|인간|자식)|이들|아\b)", 0.7),
-    (r"인간\s?쓰레기|쓰레기\s?(?:같은|만도\s못한)\s?(?:놈|년|새끼|인간|자식|직원)", 0.8),
-    (r"닥쳐(?:라|!|$|\s?(?:이|제발|좀))|(?<![가-힣])꺼져\s?(?:이|버려|라)\b", 0.7),
-    (rf"느금마|니\s?애미|니\s?에미|니\s?엄마\s?{_PERSON}|애비\s?없는|애미\s?없는", 0.95),
+    _entry(
+        0.9,
+        "병신 ㅂㅅ ㅄ 븅신",
+        rf"병{_GAP}신(?!년|용)(?:아|같|들|새|짓|이|\b|놈|년|력)|ㅂㅅ|ㅄ|븅신",
+    ),
+    _entry(
+        0.9,
+        "개새 개색 개쉐 개세 개자 개년 개놈 ㄱㅅ",
+        rf"개{_GAP}(?:새{_GAP}끼|색{_GAP}끼|쉐{_GAP}끼|세{_GAP}끼)(?!손가락)|(?<![가-힣\d])개(?:자식|년|놈)|ㄱㅅㄲ",
+    ),
+    _entry(0.7, "새끼", rf"(?<![가-힣])(?:이|저|그|야)?\s?새끼(?:야|들(?:아|이)|가\s(?:뭘|어디))(?!\s?{_ANIMAL})"),
+    _entry(0.8, "미친 또라 돌대 대가", rf"미친{_GAP}{_PERSON}|또라이|돌대가리|대가리에\s?똥"),
+    _entry(
+        0.7,
+        "등신 머저 찐따 얼간 쓸모",
+        r"등신(?!대|불)(?:아|같|들|새|\b)|머저리|찐따|얼간이|쓸모없는\s?(?:놈|년|것들|인간)",
+    ),
+    _entry(0.7, "멍청", r"멍청(?:한\s?(?:놈|년|것|새|인간|자식)|이들|아\b)"),
+    _entry(0.8, "쓰레", r"인간\s?쓰레기|쓰레기\s?(?:같은|만도\s못한)\s?(?:놈|년|새끼|인간|자식|직원)"),
+    _entry(
+        0.7,
+        "닥쳐 꺼져",
+        r"닥쳐(?:라|!|$|\s?(?:이|제발|좀))|(?<![가-힣])꺼져\s?(?:이|버려|라)\b",
+    ),
+    _entry(
+        0.95,
+        "느금 니애 니에 니엄 애비 애미",
+        rf"느금마|니\s?애미|니\s?에미|니\s?엄마\s?{_PERSON}|애비\s?없는|애미\s?없는",
+    ),
     # threats
-    (
-        r"(?<![가-힣])(?:죽여\s?(?:버린|버릴|줄게|주마|버려)|때려\s?죽|찢어\s?죽|칼로\s?찔러|뒤져라|뒈져|뒤질래|죽어\s?버려라)",
+    _entry(
         0.8,
+        "죽여 때려 찢어 칼로 뒤져 뒈져 뒤질 죽어",
+        r"(?<![가-힣])(?:죽여\s?(?:버린|버릴|줄게|주마|버려)|때려\s?죽|찢어\s?죽|칼로\s?찔러|뒤져라|뒈져|뒤질래|죽어\s?버려라)",
     ),
     # slurs against groups
-    (
-        r"한남충|김치녀|된장녀|맘충|틀딱|급식충|짱깨|쪽발이|깜둥이|똥꼬충|흑형충|장애년|애자\s?새끼|조선족\s?새끼|보지년|걸레년|창녀",
+    _entry(
         0.85,
+        "남충 치녀 장녀 맘충 틀딱 식충 짱깨 쪽발 깜둥 똥꼬 흑형 애년 새끼 지년 레년 창녀",
+        r"한남충|김치녀|된장녀|맘충|틀딱|급식충|짱깨|쪽발이|깜둥이|똥꼬충|흑형충|장애년|애자\s?새끼|조선족\s?새끼|보지년|걸레년|창녀",
     ),
 )
-_PATTERNS = tuple((re.compile(pattern), weight) for pattern, weight in _LEXICON)
-
-# Every hit of the lexicon holds one of these pairs, or single characters: only texts that do are searched for one.
-_TRIGGERS = (
-    "씨발 씨팔 씨벌 씨바 시발 시팔 시벌 쓰발 쓰팔 쓰벌 쒸발 ㅅㅂ ㅆㅂ ㅆㅃ 좆 좇 ㅈ같 존나 지랄 ㅈㄹ "
-    "엿먹 병신 ㅂㅅ ㅄ 븅신 개새 개색 개쉐 개세 ㄱㅅ 개자 개년 개놈 새끼 미친 또라 돌대 대가 등신 머저 "
-    "찐따 얼간 쓸모 멍청 쓰레 닥쳐 꺼져 느금 니애 니에 니엄 애비 애미 죽여 때려 찢어 칼로 뒤져 뒈져 뒤질 "
-    "죽어 남충 치녀 장녀 맘충 틀딱 식충 짱깨 쪽발 깜둥 똥꼬 흑형 애년 지년 레년 창녀 "
-)
+_EVERY_ENTRY = (1 << len(_LEXICON)) - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,7 +248,7 @@ def score_column(texts: pa.Array | pa.ChunkedArray | list[str]) -> Scores:
         Scores (n,), 0 (clean) to 1; from 0.5 on a text counts as toxic.
     """
     column = text_column(texts)
-    return np.maximum(load("toxicity")(column), _by_lexicon(column))
+    return np.maximum(load("toxicity")(column), lexicon_column(column))
 
 
 def hate_column(texts: pa.Array | pa.ChunkedArray | list[str]) -> Scores:
@@ -223,7 +262,7 @@ def hate_column(texts: pa.Array | pa.ChunkedArray | list[str]) -> Scores:
         knows counts as hateful.
     """
     column = text_column(texts)
-    return np.maximum(load("hate")(column), _by_lexicon(column))
+    return np.maximum(load("hate")(column), lexicon_column(column))
 
 
 def bias_column(texts: pa.Array | pa.ChunkedArray | list[str]) -> Scores:
@@ -244,26 +283,33 @@ def score_columns(texts: pa.Array | pa.ChunkedArray | list[str]) -> Found:
     toxic, hateful, biased = (
         scorer.calibrated(raw) for scorer, raw in zip(scorers, _raw(column, scorers), strict=True)
     )
-    by_lexicon = _by_lexicon(column)
-    return Found(np.maximum(toxic, by_lexicon), np.maximum(hateful, by_lexicon), biased)
+    abuse = lexicon_column(column)
+    return Found(np.maximum(toxic, abuse), np.maximum(hateful, abuse), biased)
 
 
-def _by_lexicon(column: pa.LargeStringArray) -> Scores:
-    """The lexicon's score of each text (n,)."""
+def lexicon_column(texts: pa.LargeStringArray) -> Scores:
+    """The score of each text (n,) by the lexicon alone, as :func:`lexicon_score` finds it."""
     import pyarrow as pa
 
-    scores = np.zeros(len(column), np.float32)
-    rows = np.flatnonzero(_triggered(column))
-    scores[rows] = [lexicon_score(text) for text in column.take(pa.array(rows)).to_pylist()]
+    scores = np.zeros(len(texts), np.float32)
+    entries = _entries_to_search(texts)
+    rows = np.flatnonzero(entries)
+    found = texts.take(pa.array(rows)).to_pylist()
+    scores[rows] = [lexicon_score(text, some) for text, some in zip(found, entries[rows].tolist(), strict=True)]
     return scores
 
 
-def lexicon_score(text: str) -> float:
-    """Score a text by the lexicon alone, 0 (no hit) to 1."""
+def lexicon_score(text: str, entries: int = _EVERY_ENTRY) -> float:
+    """Score a text by the lexicon alone, 0 (no hit) to 1.
+
+    Args:
+        text: The text.
+        entries: A bit for each entry of the lexicon that the text may hold.
+    """
     clean = 1.0
-    for pattern, weight in _PATTERNS:
-        if pattern.search(text):
-            clean *= 1 - weight
+    for number, entry in enumerate(_LEXICON):
+        if entries >> number & 1 and entry.pattern.search(text):
+            clean *= 1 - entry.weight
     return 1 - clean
 
 
@@ -280,12 +326,13 @@ def _linear(stored: Mapping[str, npt.NDArray[Any]], name: str) -> Linear:
     return Linear(stored[f"{name}_weights"], scale, intercept)
 
 
-def _triggered(texts: pa.LargeStringArray) -> npt.NDArray[np.uint8]:
+def _entries_to_search(texts: pa.LargeStringArray) -> npt.NDArray[np.uint32]:
+    """For each text (n,) a bit for each entry of the lexicon of which it holds a pair."""
     from tollgate.gates import toxicity_kernels as kernels
 
-    found = np.zeros(len(texts), np.uint8)
-    known = (*buffers(texts), _classes(), _trigger_pairs())
-    in_parts(len(texts), lambda first, last: kernels.triggered(*known, first, last, found))
+    found = np.zeros(len(texts), np.uint32)
+    known = (*buffers(texts), _classes(), *_pairs_looked_for())
+    in_parts(len(texts), lambda first, last: kernels.entries_with_a_pair(*known, first, last, found))
     return found
 
 
@@ -297,10 +344,15 @@ def _classes() -> npt.NDArray[np.uint8]:
 
 
 @functools.cache
-def _trigger_pairs() -> npt.NDArray[np.uint8]:
+def _pairs_looked_for() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint32]]:
+    """A small number for each slot of pairs (0: for none of them), and the entries that each number stands for."""
     from tollgate.gates import toxicity_kernels as kernels
 
-    pairs = np.zeros(1 << kernels.TRIGGER_BITS, np.uint8)
-    for pair in _TRIGGERS.split():
-        pairs[kernels.trigger(ord(pair[0]), ord(pair[-1]))] = 1
-    return pairs
+    entries: dict[int, int] = {}
+    for number, entry in enumerate(_LEXICON):
+        for pair in entry.pairs:
+            slot = int(kernels.slot_of_pair(ord(pair[0]), ord(pair[-1])))
+            entries[slot] = entries.get(slot, 0) | 1 << number
+    numbers = np.zeros(1 << kernels.PAIR_BITS, np.uint8)
+    numbers[list(entries)] = np.arange(1, len(entries) + 1)
+    return numbers, np.array([0, *entries.values()], np.uint32)

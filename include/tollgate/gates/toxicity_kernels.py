@@ -24,13 +24,14 @@ if TYPE_CHECKING:
     Real = npt.NDArray[np.float32]
     Weights = npt.NDArray[np.int8]
     Packed = npt.NDArray[np.uint32]
+    Sets = npt.NDArray[np.uint32]
     Words = npt.NDArray[np.uint64]
 
 BITS = 19
 """Bits of a feature's number."""
 
-TRIGGER_BITS = 20
-"""Bits of a pair's number: with 16, one text in eight would be searched for a pair that only shares its number."""
+PAIR_BITS = 20
+"""Bits of a pair's slot: with 16, one text in eight would be searched for a pair that only shares its slot."""
 
 _NGRAM = 4
 _SHORT, _MIDDLE, _LONG = 8, 48, 160  # a passage ends, from so many characters on, at a line / sentence / word
@@ -295,37 +296,47 @@ def beginnings(offsets: Whole, data: Bytes, classes: Bytes) -> tuple[Codes, Code
 
 
 @inner
-def trigger(first: Integer, second: Integer) -> Integer:
-    """Number of a pair of characters among the triggers (2 to the power of :data:`TRIGGER_BITS`)."""
+def slot_of_pair(first: Integer, second: Integer) -> Integer:
+    """Where a pair of characters has its place (of 2 to the power of :data:`PAIR_BITS`)."""
     value = (np.uint64(first) * _PRIME ^ np.uint64(second)) * _MIX
-    return np.int64(value >> np.uint64(64 - TRIGGER_BITS))
+    return np.int64(value >> np.uint64(64 - PAIR_BITS))
 
 
 @nb.njit(cache=True, nogil=True)
-def triggered(
-    offsets: Whole, data: Bytes, classes: Bytes, triggers: Bytes, first: Integer, last: Integer, result: Bytes
+def entries_with_a_pair(
+    offsets: Whole,
+    data: Bytes,
+    classes: Bytes,
+    numbers: Bytes,
+    entries: Sets,
+    first: Integer,
+    last: Integer,
+    result: Sets,
 ) -> None:
-    """Which of some texts hold one of the pairs of Hangul, side by side or with a few signs between.
+    """Which pairs of Hangul some texts hold, side by side or with a few signs between.
 
     Args:
         offsets: Offsets of the texts (n + 1).
         data: Their bytes, valid UTF-8.
         classes: As in :func:`score`.
-        triggers: Whether a pair is looked for, by :func:`trigger`; a single character is a pair with itself.
+        numbers: A number for each pair, at its :func:`slot_of_pair`, 0 for one that isn't looked for; a single
+            character is a pair with itself.
+        entries: A set of bits for each number, none for 0.
         first: The first text to look at.
         last: The text to stop before.
-        result: Gets 1 or 0 for each of the texts (n).
+        result: Gets the bits of all pairs that each of the texts (n) holds.
     """
     codes = np.empty(longest_text(offsets, first, last) + 1, np.int32)
     for text in range(first, last):
         count = decode(data, offsets[text], offsets[text + 1], codes)
-        result[text] = _has_trigger(codes, count, classes, triggers)
+        result[text] = _entries_of(codes, count, classes, numbers, entries)
 
 
 @inner
-def _has_trigger(codes: Codes, count: Integer, classes: Bytes, triggers: Bytes) -> bool:
+def _entries_of(codes: Codes, count: Integer, classes: Bytes, numbers: Bytes, entries: Sets) -> np.uint32:
     before: Integer = np.int64(0)
     gap = 0
+    found = np.uint32(0)
     for place in range(count):
         code = np.int64(codes[place])
         kind = classes[code] if code < 0x10000 else 0
@@ -334,7 +345,8 @@ def _has_trigger(codes: Codes, count: Integer, classes: Bytes, triggers: Bytes) 
             if gap > _GAP or kind in (LATIN, OTHER_LETTER):
                 before = 0
             continue
-        if triggers[trigger(code, code)] or (before and triggers[trigger(before, code)]):
-            return True
+        found |= entries[numbers[slot_of_pair(code, code)]]
+        if before:
+            found |= entries[numbers[slot_of_pair(before, code)]]
         before, gap = code, 0
-    return False
+    return found

@@ -72,3 +72,9 @@ def test_bands_miss_at_most_one_pair_in_a_thousand(threshold: float) -> None:
 def test_a_slice_of_a_column_is_read_where_it_starts() -> None:
     column = near_duplicates.folded_texts(text_column(pa.array(["가나", "다라", "다라", "마"], pa.large_string())[1:]))
     assert near_duplicates.groups_of_equal(column, 3).tolist() == [0, 0, 2]
+
+
+@given(st.lists(st.lists(st.integers(0, 9) | st.integers(0, 2**64 - 1))))
+def test_pairs_from_several_searches_are_each_kept_once_in_order(found: list[list[int]]) -> None:
+    pairs = [pair for some in found for pair in sorted(some)]
+    assert near_duplicates.distinct(np.array(pairs, np.uint64)).tolist() == sorted(set(pairs))

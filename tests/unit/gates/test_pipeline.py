@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import polars as pl
@@ -312,3 +314,18 @@ def test_offensive_rows_may_stay_where_only_hateful_ones_count(tmp_path: Path) -
         settings = GateSettings.model_validate({"quality": "report", "toxic_from": toxic_from})
         version = pipeline.prepare("calls", source, settings, root=tmp_path / "root")
         assert version.manifest.counts["dropped"] == {"toxic": dropped}
+
+
+_PREPARE_AND_END = """
+import atexit, gc, sys
+from pathlib import Path
+atexit.register(lambda: print(gc.get_freeze_count()))  # the first to be registered is the last to be called
+from tollgate.gates import pipeline
+pipeline.prepare("calls", Path(sys.argv[1]), root=Path(sys.argv[2]))
+"""
+
+
+def test_a_process_that_prepared_a_dataset_looks_for_no_garbage_at_its_end(faulty_source: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _PREPARE_AND_END, str(faulty_source), str(tmp_path / "root")]
+    ended = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    assert int(ended.stdout) > 10_000

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tollgate.gates import toxicity
 from tollgate.gates.text_buffers import text_column
@@ -106,7 +108,19 @@ def test_every_slur_is_met_in_a_column() -> None:
     texts = [*slurs.split(), "조선족 새끼", "애자새끼", "개자식", "니 엄마 년", "돌대가리", "인간 쓰레기"]
     by_lexicon = [toxicity.lexicon_score(text) for text in texts]
     assert min(by_lexicon) >= 0.7
+    assert toxicity.lexicon_column(text_column(texts)).tolist() == pytest.approx(by_lexicon)
     assert (toxicity.score_column(texts) >= np.array(by_lexicon, np.float32)).all()
+
+
+@pytest.mark.parametrize("entry", toxicity._LEXICON, ids=lambda entry: entry.pairs[0])
+@given(data=st.data())
+def test_whatever_an_entry_of_the_lexicon_matches_is_searched_for_it(
+    entry: toxicity._Entry, data: st.DataObject
+) -> None:
+    text = data.draw(st.from_regex(entry.pattern))
+    found = toxicity.lexicon_column(text_column([text]))[0]
+    assert found == pytest.approx(toxicity.lexicon_score(text))
+    assert found > 0
 
 
 def test_signs_alone_are_not_toxic() -> None:
@@ -155,4 +169,5 @@ def test_no_hit_of_the_lexicon_is_missed_by_what_goes_before_it() -> None:
     texts = [comment.text for comment in comments]
     by_lexicon = np.array([toxicity.lexicon_score(text) for text in texts], np.float32)
     assert (by_lexicon > 0).sum() > 100
+    assert (toxicity.lexicon_column(text_column(texts)) == by_lexicon).all()
     assert (toxicity.score_column(texts) >= by_lexicon).all()
