@@ -14,7 +14,6 @@ from __future__ import annotations
 import atexit
 import gc
 import shutil
-import tempfile
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
@@ -213,8 +212,7 @@ def prepare(
     started: dict[Stage, Future[Any]] = {}
     with ExitStack() as stack:
         stack.enter_context(_collecting_seldom())
-        temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix=".preparing-", dir=folder))
-        workdir, steps = Path(temporary), dict(STEPS)
+        workdir, steps = stack.enter_context(workfolder.temporary(folder)), dict(STEPS)
         read = partial(ingest, source.absolute(), root=root)
         large = source.stat().st_size >= _LARGE
         if large:

@@ -8,11 +8,13 @@ twice in a run, however many steps look at them, and are read by mapping the fil
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tollgate.dataset.locks import is_left, owned
 from tollgate.errors import TollgateError
 from tollgate.gates.results import STAGES, Stage, StageResult
 
@@ -23,12 +25,26 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _ENDING, _UNFINISHED = ".arrow", ".writing"
+_TEMPORARY = ".preparing-"
 
 
 def make(workdir: Path) -> None:
     """Make a work folder that only its owner can open: its first rows still hold personal data."""
     workdir.mkdir(mode=0o700, parents=True, exist_ok=True)
     workdir.chmod(0o700)
+
+
+@contextmanager
+def temporary(parent: Path) -> Generator[Path]:
+    """A work folder for one run, deleted at its end; what killed runs left is deleted first."""
+    for left in filter(is_left, parent.glob(f"{_TEMPORARY}*")):
+        discard(left)
+    workdir = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=parent))
+    try:
+        with owned(workdir):
+            yield workdir
+    finally:
+        discard(workdir)
 
 
 def discard(workdir: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -329,3 +330,23 @@ def test_a_process_that_prepared_a_dataset_looks_for_no_garbage_at_its_end(fault
     command = [sys.executable, "-c", _PREPARE_AND_END, str(faulty_source), str(tmp_path / "root")]
     ended = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     assert int(ended.stdout) > 10_000
+
+
+def test_what_a_killed_run_left_is_deleted_and_a_living_run_is_left_alone(faulty_source: Path, tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from tollgate.gates import workfolder\n"
+        "with workfolder.temporary(Path(sys.argv[1])) as workdir:\n"
+        "    (workdir / 'ingest.arrow').write_text('010-1234-5678')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    (left,) = tmp_path.glob(".preparing-*")
+    with workfolder.temporary(tmp_path) as living:
+        assert not left.exists()
+        pipeline.prepare("calls", faulty_source, root=tmp_path)
+        assert living.is_dir()
+    assert not living.exists()
+    assert list(tmp_path.glob(".preparing-*")) == []
