@@ -19,7 +19,7 @@ from tests.performance.chats import write_chats
 
 MEGABYTES = 200
 MOST_SECONDS = 4.0
-MOST_MEGABYTES = 450  # a hundred of them are the libraries of the compiled kernels, which every gate behind needs
+MOST_MEGABYTES = 400
 
 
 def _tollgate(path: Path) -> int:
