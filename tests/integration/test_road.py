@@ -9,7 +9,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -236,25 +236,38 @@ def _in_use() -> set[str]:
         return set(adapters_in_use(session)) | {model.served_name for model in former}
 
 
-def test_a_new_dataset_version_starts_retrain_when_that_is_on(stack, demo, tmp_path):
+def test_a_new_dataset_version_starts_retrain_when_that_is_on(stack, demo, tmp_path, retrain_on):
     airflow = stack.airflow
     rows = (stack.settings.home / "demo" / "first.jsonl").read_text(encoding="utf-8").splitlines()
     source = tmp_path / "more.jsonl"
     source.write_text("\n".join(rows[:1500]), encoding="utf-8")
-    before = {run["dag_run_id"] for run in _runs(airflow, "finetune")}
-    airflow.unpause("retrain")
-    conf = {"name": "highway", "source": str(source)}
-    assert airflow.wait("prepare_dataset", airflow.trigger("prepare_dataset", conf), 300) == "success"
-    started = wait_for(
-        lambda: [run for run in _runs(airflow, "finetune") if run["dag_run_id"] not in before], 120, "a run of finetune"
-    )
-    assert started[0]["dag_run_id"].startswith("retrain__")
-    newest = started[0]["conf"]["dataset"]
+    run_id = airflow.trigger("prepare_dataset", {"name": "highway", "source": str(source)})
+    assert airflow.wait("prepare_dataset", run_id, 300) == "success"
+    newest = airflow.result("prepare_dataset", run_id, "write_version")["reference"]
     assert newest.startswith("highway@v")
+
+    def started() -> list[dict[str, Any]]:
+        return [run for run in _started_by_retrain(airflow) if run["conf"]["dataset"] == newest]
+
+    assert len(wait_for(started, 120, f"a run of finetune on {newest}")) == 1
+
+
+@pytest.fixture
+def retrain_on(stack, demo) -> Iterator[None]:
+    """``retrain`` is turned on; afterwards off again, and what it started, which nobody waits for, is ended."""
+    airflow = stack.airflow
+    airflow.unpause("retrain")
+    yield
     airflow._request("PATCH", "/api/v2/dags/retrain", json={"is_paused": True})
-    airflow._request(
-        "PATCH", f"/api/v2/dags/finetune/dagRuns/{started[0]['dag_run_id']}", json={"state": "failed"}
-    )  # that it starts is what this test is about
+    for dag_id, runs in (("retrain", _runs(airflow, "retrain")), ("finetune", _started_by_retrain(airflow))):
+        for run in runs:
+            if run["state"] in {"queued", "running"}:
+                path = f"/api/v2/dags/{dag_id}/dagRuns/{run['dag_run_id']}"
+                airflow._request("PATCH", path, json={"state": "failed"})
+
+
+def _started_by_retrain(airflow) -> list[dict[str, Any]]:
+    return [run for run in _runs(airflow, "finetune") if run["dag_run_id"].startswith("retrain__")]
 
 
 def _runs(airflow, dag_id: str) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -194,6 +195,46 @@ def test_retrain_is_off_until_someone_turns_it_on_and_listens_to_new_versions(da
     dag = dags["retrain"]
     assert dag.is_paused_upon_creation is True
     assert type(dag.timetable).__name__ == "AssetOrTimeSchedule"
+
+
+@pytest.mark.parametrize(
+    ("now", "last", "expected"),
+    [
+        ("2026-11-22T16:59:00", None, "2026-11-22T17:00:00"),
+        ("2026-11-22T17:09:00", None, "2026-11-22T17:00:00"),
+        ("2026-11-22T17:11:00", None, "2026-11-29T17:00:00"),
+        ("2026-11-23T08:00:00", None, "2026-11-29T17:00:00"),
+        ("2026-11-25T08:00:00", None, "2026-11-29T17:00:00"),
+        ("2026-11-25T08:00:00", "2026-11-22T17:00:00", "2026-11-29T17:00:00"),
+        ("2026-11-25T08:00:00", "2026-11-08T17:00:00", "2026-11-22T17:00:00"),
+    ],
+    ids=[
+        "just before Monday 02:00 in Seoul",
+        "a late scheduler",
+        "soon after",
+        "within a tenth of the week",
+        "in mid-week",
+        "it ran on Monday",
+        "it was off on Monday",
+    ],
+)
+def test_turning_retrain_on_for_the_first_time_makes_up_for_no_monday(dags, monkeypatch, now, last, expected):
+    """As the scheduler reads the DAG: serialized, and with its own clock (UTC)."""
+    import pendulum
+    from airflow.serialization.serialized_objects import DagSerialization
+    from airflow.timetables.base import DataInterval, TimeRestriction
+
+    def at(text: str) -> pendulum.DateTime:
+        return pendulum.instance(datetime.fromisoformat(text), tz="UTC")
+
+    monkeypatch.setattr("airflow.timetables.trigger.utcnow", lambda: at(now))
+    timetable = DagSerialization.from_dict(DagSerialization.to_dict(dags["retrain"])).timetable
+    info = timetable.next_dagrun_info(
+        last_automated_data_interval=DataInterval.exact(at(last)) if last else None,
+        restriction=TimeRestriction(earliest=None, latest=None, catchup=False),
+    )
+    assert info is not None
+    assert info.run_after == at(expected)
 
 
 @pytest.mark.parametrize(
