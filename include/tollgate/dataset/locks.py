@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _LOCK = ".lock"
@@ -37,6 +38,17 @@ def is_left(folder: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def delete(folder: Path) -> None:
+    """Delete a folder if it is there, its lock last: of what is killed midway, :func:`is_left` knows the rest."""
+    for path in folder.glob("*"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != _LOCK:
+            with suppress(OSError):
+                path.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def sync(path: Path) -> None:

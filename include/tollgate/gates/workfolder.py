@@ -7,14 +7,13 @@ twice in a run, however many steps look at them, and are read by mapping the fil
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tollgate.dataset.locks import is_left, owned
+from tollgate.dataset.locks import delete, is_left, owned
 from tollgate.errors import TollgateError
 from tollgate.gates.results import STAGES, Stage, StageResult
 
@@ -49,7 +48,7 @@ def temporary(parent: Path) -> Generator[Path]:
 
 def discard(workdir: Path) -> None:
     """Delete a work folder, whose first files hold personal data; nothing happens where there is none."""
-    shutil.rmtree(workdir, ignore_errors=True)
+    delete(workdir)
 
 
 def delete_rows(workdir: Path) -> None:
