@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 
 from tollgate.dataset import versions
@@ -76,6 +77,19 @@ def test_a_draft_becomes_the_same_version(tmp_path: Path) -> None:
     assert not list(drafts.iterdir())
     again = versions.draft(parts, {"seed": 0}, [SOURCE], drafts)
     assert _write(tmp_path / "drafted", "가", "나", drafted=again).reference == version.reference
+
+
+@pytest.mark.parametrize(("rows", "groups"), [(0, []), (1, [1]), (3, [3]), (4, [3, 1]), (10, [3, 3, 3, 1])])
+def test_files_are_written_block_by_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int, groups: list[int]
+) -> None:
+    monkeypatch.setattr(versions, "_WRITTEN_ROWS", 3)
+    train = pl.concat([_rows("가"), *[_rows(f"{number}번") for number in range(rows)]])[1:]
+    parts: dict[Split, pl.DataFrame] = {"train": train, "validation": _rows("검증"), "test": _rows("시험")}
+    file = versions.draft(parts, {}, [SOURCE], tmp_path).files["train"]
+    assert pl.read_parquet(file).equals(train.select(versions.COLUMNS))
+    metadata = pq.ParquetFile(file).metadata
+    assert [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)] == groups
 
 
 def test_what_a_killed_writer_left_is_no_version(tmp_path: Path) -> None:
